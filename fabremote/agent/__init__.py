@@ -1,0 +1,21 @@
+"""What runs on the remote host.
+
+Everything in this folder is sent as source over the SSH channel's stdin (see
+``fabremote.bootstrap``) and executed there, so it is written in the Python 3.6
+dialect, imports only the standard library and its own siblings, and prefers
+the small C modules (``_pickle``, ``_signal``) to their slower-to-import faces.
+
+::
+
+    supervisor  one process per connection and interpreter; forks, relays, kills
+       | fork per call, pipes
+    worker      loads the call, runs it, answers
+       |-- loader    builds functions, classes and modules from the payload
+       |-- answers   turns the result into data: primitives and (tag, args)
+       |     |-- kinds, kinds_arrays   which standard objects are data, and how
+       |-- paths     names the place of an object inside another
+    wire        the frames between the two hosts; used by both
+
+Python floor: 3.6. The tests run this folder under every interpreter found from
+that floor up.
+"""

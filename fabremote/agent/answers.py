@@ -1,0 +1,226 @@
+"""Turns what a function returned or raised into data.
+
+An answer is a pickle in which every object that is not a plain built-in value
+is a call of a tag: ``_fabremote.<tag>(*arguments)``, the arguments being data
+again. The caller's side knows the tags and nothing else, so no name that it
+reads here can reach code. Start set: `kinds`. Beyond it:
+
+``instance(ref, base value)``, then state: an object of one of the caller's own
+classes. ``member(ref, name)``: a member of one of their enums. ``raised(ref,
+args, state)``: an exception as a value. ``trusted(index, how, args)``, then
+state: an object of a class named in ``trust=``, by its own ``__reduce_ex__``.
+``ref`` is the class's number in this call, or (module, qualified name) for a
+class of a forwarded module, of ``builtins`` or of the standard library.
+"""
+
+import copyreg
+import sys
+from _pickle import Pickler, PicklingError
+
+from . import kinds, loader, paths
+
+TAGS = type(sys)("_fabremote")
+PROTOCOL = 4
+
+# The built-in value inside an object of a subclass, past its overridden methods.
+_ALL = slice(None)
+_BASES = (
+    (int, int.__int__),
+    (float, float.__float__),
+    (complex, complex.__pos__),
+    (str, str.__str__),
+    (bytes, lambda obj: bytes.__getitem__(obj, _ALL)),
+    (bytearray, lambda obj: bytearray.__getitem__(obj, _ALL)),
+    (list, lambda obj: list.__getitem__(obj, _ALL)),
+    (tuple, lambda obj: tuple.__getitem__(obj, _ALL)),
+    (dict, lambda obj: dict(dict.items(obj))),
+    (set, lambda obj: set(set.__iter__(obj))),
+    (frozenset, lambda obj: frozenset(frozenset.__iter__(obj))),
+)
+
+
+class Refused(Exception):
+    """An object that can't go back as data: (why, object, path inside the answer)."""
+
+
+class Tag:
+    """A name that the caller's side knows; pickled as ``_fabremote.<name>``."""
+
+    def __init__(self, name):
+        self.__name__ = self.__qualname__ = name
+        self.__module__ = "_fabremote"
+        setattr(TAGS, name, self)
+
+    def __call__(self, *args):
+        raise TypeError("a tag is data")
+
+    def __reduce__(self):
+        return self.__name__
+
+
+def tag(name):
+    """Return the tag called ``name``, made at its first use."""
+    return getattr(TAGS, name, None) or Tag(name)
+
+
+class Chunks:
+    """A binary file that keeps what is written to it in pieces, large ones as they are."""
+
+    def __init__(self):
+        self.pieces = []
+        self.size = 0
+
+    def write(self, data):
+        # Large objects come as their own bytes; small ones as memoryviews or
+        # bytes of a frame that the pickler reuses, so those are copied.
+        piece = data if type(data) is bytes else bytes(data)
+        self.pieces.append(piece)
+        self.size += len(piece)
+        return len(piece)
+
+
+class _Always:
+    """A dispatch table that has ``reduce`` for every type, so that 3.6 needs no more."""
+
+    def __init__(self, reduce):
+        self.reduce = reduce
+
+    def __getitem__(self, kind):
+        return self.reduce
+
+
+class Encoder:
+    """Encodes answers of one call.
+
+    ``trust``: the classes whose own reduction is allowed, or True for a full
+    pickle by name, in which only the caller's own classes go by number.
+    """
+
+    def __init__(self, trust=()):
+        self.trust = trust
+        self.indices = {} if trust is True else {cls: n for n, cls in enumerate(trust)}
+
+    def encode(self, value):
+        """Return the `Chunks` of ``value``'s pickle, or raise `Refused`."""
+        chunks = Chunks()
+        sys.modules["_fabremote"] = TAGS
+        pickler = _FullPickler(chunks, PROTOCOL) if self.trust is True else self._pickler(chunks)
+        try:
+            pickler.dump(value)
+        except Refused as refusal:
+            why, culprit = refusal.args
+            raise Refused(why, culprit, paths.find(value, culprit))
+        except RecursionError:
+            raise Refused("is nested too deeply to be sent", value, "")
+        except (PicklingError, TypeError, AttributeError) as error:
+            raise self._explain(value, error)
+        return chunks
+
+    def _pickler(self, chunks):
+        pickler = Pickler(chunks, PROTOCOL)
+        pickler.dispatch_table = _Always(self.reduce)
+        return pickler
+
+    def _explain(self, value, error):
+        # Functions and classes don't pass through the dispatch table.
+        is_name = lambda obj: isinstance(obj, (type, loader.Function))  # noqa: E731
+        path = paths.search(value, is_name)
+        if path is None:
+            return Refused("can't be pickled (%s)" % error, value, "")
+        return Refused("is code, not data", value, path)
+
+    def reduce(self, obj):
+        """Return how ``obj`` is written: a tag and arguments that are data."""
+        cls = type(obj)
+        if cls is Tag:
+            return obj.__name__
+        if cls in self.indices:
+            return self._trusted(obj, cls)
+        described = kinds.describe(obj)
+        if described is not None:
+            return tag(described[0]), described[1]
+        if isinstance(obj, BaseException):
+            return self.exception(obj)
+        ref = reference(cls)
+        if ref is None:
+            raise Refused("is not a kind that travels as data", obj)
+        return self._own(obj, cls, ref)
+
+    def _own(self, obj, cls, ref):
+        members = getattr(cls, "__members__", None)
+        if members is not None and hasattr(cls, "_member_map_"):
+            name = getattr(obj, "_name_", None)
+            if members.get(name) is obj:
+                return tag("member"), (ref, name)
+            return tag("member"), (ref, None, obj._value_)
+        base = plain = None
+        for candidate, value_of in _BASES:
+            if isinstance(obj, candidate):
+                base, plain = candidate.__name__, value_of(obj)
+                break
+        return tag("instance"), (ref, base, plain), (paths.state_of(obj),)
+
+    def exception(self, error):
+        """Return the reduction of an exception: its class, arguments and attributes."""
+        return tag("raised"), (exception_reference(error),) + exception_parts(error)
+
+    def _trusted(self, obj, cls):
+        reduced = obj.__reduce_ex__(PROTOCOL)
+        if isinstance(reduced, str):
+            raise Refused("reduces to a name, so that it needs trust=True", obj)
+        make, args = reduced[0], tuple(reduced[1])
+        state, items, pairs = (tuple(reduced[2:5]) + (None, None, None))[:3]
+        if make is copyreg.__newobj__ and args[0] is cls:
+            how, args = "new", args[1:]
+        elif make is copyreg.__newobj_ex__ and args[0] is cls:
+            how, args = "new_ex", args[1:]
+        elif make is cls:
+            how = "call"
+        else:
+            name = getattr(make, "__qualname__", repr(make))
+            raise Refused(
+                "is made by %s(), not by its class, so that it needs trust=True" % name, obj
+            )
+        items = list(items) if items is not None else None
+        pairs = list(pairs) if pairs is not None else None
+        return tag("trusted"), (self.indices[cls], how, args), (state, items, pairs)
+
+
+class _FullPickler(Pickler):
+    """trust=True: a pickle by name; the caller's own classes by their numbers."""
+
+    def persistent_id(self, obj):
+        if isinstance(obj, type):
+            return loader.CLASSES.get(obj)
+        return None
+
+
+def exception_parts(error):
+    """Return (arguments, attributes) of an exception, as its base class keeps them."""
+    args, state = error.args, paths.state_of(error)
+    if isinstance(error, OSError):
+        reduced = OSError.__reduce__(error)
+        args = reduced[1]
+    for name in ("name", "path"):
+        if isinstance(error, (ImportError, NameError, AttributeError)) and hasattr(error, name):
+            state[name] = getattr(error, name)
+    for name in ("__notes__", "__traceback__"):
+        state.pop(name, None)
+    return args, state
+
+
+def exception_reference(error):
+    """Return how the caller's side may find an exception's class."""
+    cls = type(error)
+    ref = reference(cls)
+    return ref if ref is not None else (cls.__module__, cls.__qualname__)
+
+
+def reference(cls):
+    """Return how the caller's side can find ``cls``, or None if it isn't theirs."""
+    number = loader.CLASSES.get(cls)
+    if number is not None:
+        return number
+    if cls.__module__ in loader.BUNDLE and "<locals>" not in cls.__qualname__:
+        return cls.__module__, cls.__qualname__
+    return None

@@ -1,0 +1,138 @@
+"""Processes of a call: set apart at the start, found and killed at the end."""
+
+import _signal  # type: ignore[import-not-found]
+import os
+import time
+
+# Between SIGTERM and SIGKILL, in seconds.
+GRACE = 0.25
+
+_PDEATHSIG = 1
+_CHILD_SUBREAPER = 36
+
+
+def _prctl():
+    """Return a caller of Linux's prctl, or a function that does nothing elsewhere."""
+    try:
+        import _ctypes
+
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        return lambda option, value: _ctypes.call_function(address, (option, value, 0, 0, 0))
+    except (ImportError, OSError, AttributeError):
+        return lambda option, value: None
+
+
+prctl = _prctl()
+
+
+def isolate(parent):
+    """Set a new worker apart: its own session, default signals, dying with its parent.
+
+    As its own subreaper it stays the ancestor of all that it starts, so that
+    what a cancelled call left in other sessions is found too.
+    """
+    os.setsid()
+    prctl(_PDEATHSIG, _signal.SIGKILL)
+    prctl(_CHILD_SUBREAPER, 1)
+    if os.getppid() != parent:
+        os._exit(0)
+    _signal.set_wakeup_fd(-1)
+    for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, _signal.SIG_DFL)
+
+
+def table():
+    """Return {pid: (parent's pid, start time)} of the live processes, where /proc has them."""
+    found = {}
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return found
+    for name in names:
+        if name.isdigit():
+            try:
+                with open("/proc/%s/stat" % name, "rb") as stream:
+                    fields = stream.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if fields[0] not in (b"Z", b"X"):
+                found[int(name)] = int(fields[1]), fields[19]
+    return found
+
+
+def descendants(root):
+    """Return {pid: start time} of the processes below ``root``, itself left out."""
+    processes = table()
+    children = {}
+    for pid, (parent, _) in processes.items():
+        children.setdefault(parent, []).append(pid)
+    found = {}
+    queue = [root]
+    for pid in queue:
+        for child in children.get(pid, ()):
+            if child not in found:
+                found[child] = processes[child][1]
+                queue.append(child)
+    return found
+
+
+class Group:
+    """Processes told to end: a worker's process group and, if asked, its descendants.
+
+    ``whole``: a cancelled call, so that daemons go too; else only what stayed
+    in the group. ``then`` is called once all of it is gone.
+    """
+
+    def __init__(self, leader, whole, then=None):
+        self.leader = leader
+        self.whole = whole
+        self.then = then
+        self.others = descendants(leader) if whole else {}
+        self.deadline = time.monotonic() + GRACE
+        self.killed = False
+        self.reaped = not whole
+        self.signal(_signal.SIGTERM)
+
+    def signal(self, number):
+        try:
+            os.killpg(self.leader, number)
+        except OSError:
+            pass
+        for pid in self.living():
+            try:
+                os.kill(pid, number)
+            except OSError:
+                pass
+
+    def living(self):
+        """Return the descendants that still live, told from later ones of the same pid."""
+        if not self.others:
+            return []
+        now = table()
+        return [pid for pid, start in self.others.items() if now.get(pid, (0, None))[1] == start]
+
+    def gone(self):
+        """Return whether all have ended, killing what outlived the grace."""
+        if self.group_lives() or self.living():
+            if time.monotonic() < self.deadline:
+                return False
+            if not self.killed:
+                if self.whole:
+                    for pid in [self.leader] + self.living():
+                        self.others.update(descendants(pid))
+                self.killed = True
+                self.deadline += GRACE
+                self.signal(_signal.SIGKILL)
+                return False
+        if not self.reaped and time.monotonic() < self.deadline:
+            return False
+        if self.then is not None:
+            self.then()
+        return True
+
+    def group_lives(self):
+        try:
+            os.killpg(self.leader, 0)
+        except OSError:
+            return False
+        return True

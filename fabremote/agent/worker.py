@@ -1,0 +1,336 @@
+"""One call in its own process: read the payload, run it, answer, end.
+
+The worker is forked ahead of its call and waits for the payload on a pipe:
+8 bytes of total length, 4 bytes of header length, the header (marshal: a dict,
+see ``fabremote.shipping.payload``), the pickle and its out-of-band buffers. The answer
+goes out on another pipe as 8 bytes of total length, one letter, and the rest:
+
+``V`` the value's pickle; ``E`` raised: the records of `raised`, pickled; ``L``
+the same, from loading the payload; ``R`` the result was refused: (why, type,
+path, whether ``trust=`` could allow it).
+"""
+
+import builtins
+import io
+import marshal
+import os
+import struct
+import sys
+from _pickle import dumps
+
+from . import answers, loader
+
+TOTAL = struct.Struct(">Q")
+LENGTH = struct.Struct(">I")
+MAX_CHAIN = 100
+
+
+def serve(payload_fd, reply_fd):
+    """Run the call that arrives on ``payload_fd``; never returns."""
+    me = os.getpid()
+    received = read_payload(payload_fd)
+    os.close(payload_fd)
+    if received is None:
+        os._exit(0)
+    pieces = respond(*received)
+    if os.getpid() != me:
+        # The function forked and both sides returned; one answer is enough.
+        flush()
+        os._exit(0)
+    end()
+    if os.getpid() == me:
+        write_all(reply_fd, pieces)
+    os._exit(0)
+
+
+def read_payload(fd):
+    """Return (header, pickle, buffers) read from ``fd``, or None if it ends first."""
+    total = read_exactly(fd, TOTAL.size)
+    body = total and read_exactly(fd, TOTAL.unpack(total)[0])
+    if not body:
+        return None
+    view = memoryview(body)
+    start = LENGTH.size + LENGTH.unpack_from(body)[0]
+    header = marshal.loads(bytes(view[LENGTH.size : start]))
+    parts = []
+    for size in header["sizes"]:
+        parts.append(view[start : start + size])
+        start += size
+    return header, parts[0], parts[1:]
+
+
+def read_exactly(fd, size):
+    """Return a bytearray of ``size`` bytes from ``fd``, or None if it ends first."""
+    data = bytearray(size)
+    view = memoryview(data)
+    stream = io.FileIO(fd, "rb", False)
+    at = 0
+    while at < size:
+        count = stream.readinto(view[at:])
+        if not count:
+            return None
+        at += count
+    return data
+
+
+def write_all(fd, pieces):
+    """Write the answer: its total length, then its pieces."""
+    size = sum(map(len, pieces))
+    pieces = [TOTAL.pack(size)] + pieces
+    if size <= 65536:
+        pieces = [b"".join(pieces)]
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def respond(header, data, buffers):
+    """Run the call; return the answer's pieces."""
+    try:
+        prepare(header)
+        loader.install(header["bundle"])
+        fn, args, kwargs, trust = loader.load(data, buffers)
+    except BaseException as error:
+        return failed(b"L", error, answers.Encoder())
+    encoder = answers.Encoder(trust)
+    try:
+        value = fn(*args, **kwargs)
+        if type(value).__name__ == "coroutine" and hasattr(value, "cr_frame"):
+            value = run_coroutine(value)
+    except BaseException as error:
+        return failed(b"E", error, encoder)
+    try:
+        return [b"V"] + encoder.encode(value).pieces
+    except answers.Refused as refusal:
+        return [b"R", dumps(describe_refusal(refusal), 4)]
+    except BaseException as error:
+        # The object's own __reduce__ or properties raised while it was encoded.
+        why = "raised %s: %s as it was encoded" % (type(error).__name__, text_of(error))
+        return [b"R", dumps((why, name_of(type(value)), "", False), 4)]
+
+
+def describe_refusal(refusal):
+    """Return (why, type name, path, could trust= allow it) of a `Refused`."""
+    why, culprit, path = refusal.args
+    allowed = not isinstance(culprit, (type, loader.Function)) and why.startswith("is not a kind")
+    return why, name_of(type(culprit)), path or "", allowed
+
+
+def prepare(header):
+    """Put the process into the state that the call's options ask for."""
+    env = header["env"]
+    if env:
+        os.environ.update(env)
+        if "TZ" in env and hasattr(__import__("time"), "tzset"):
+            __import__("time").tzset()
+        if "PYTHONPATH" in env:
+            sys.path[:0] = [entry for entry in env["PYTHONPATH"].split(os.pathsep) if entry]
+    if header["cwd"]:
+        os.chdir(os.path.expanduser(header["cwd"]))
+    open_streams(header["encoding"])
+    sys.modules["__main__"] = loader.Module("__main__")
+    sys.argv[:] = [""]
+
+
+def open_streams(encoding):
+    """Put text files over descriptors 0 to 2, live and in the caller's encoding."""
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "rb", False)), encoding)
+    for fd, name, errors in ((1, "stdout", "surrogateescape"), (2, "stderr", "backslashreplace")):
+        raw = io.BufferedWriter(io.FileIO(fd, "wb", False))
+        stream = io.TextIOWrapper(raw, encoding, errors, "\n", True)
+        stream.mode = "w"
+        setattr(sys, name, stream)
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, "__%s__" % name, getattr(sys, name))
+
+
+def run_coroutine(coroutine):
+    """Run a coroutine to its end and return its value."""
+    import asyncio
+
+    if hasattr(asyncio, "run"):
+        return asyncio.run(coroutine)
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
+
+
+def failed(letter, error, encoder):
+    """Return the pieces of an answer that says what was raised."""
+    return [letter, dumps(raised(error, encoder), 4)]
+
+
+def raised(error, encoder):
+    """Return the records of an exception and of all that it refers to.
+
+    A record: (module, class, text, argument texts, notes, frames, cause,
+    context, suppress, members, data). ``cause``, ``context`` and ``members``
+    are indices of records, or None. ``data`` is the pickle of the exception as
+    an answer, or None where it can't be had. A frame: (file, line number,
+    function, source line or None, whether the code is the caller's).
+    """
+    found, records = [error], []
+    for one in found:
+        group = getattr(one, "exceptions", None) if is_group(one) else None
+        related = [one.__cause__, one.__context__] + list(group or [])
+        links = [number_of(found, other) for other in related]
+        name = type(one).__module__, type(one).__qualname__
+        texts = [short(repr_of(arg)) for arg in one.args]
+        records.append(
+            name
+            + (text_of(one), texts, notes_of(one), frames_of(one), links[0], links[1])
+            + (bool(one.__suppress_context__), links[2:] if group is not None else None)
+            + (data_of(one, encoder),)
+        )
+    return records
+
+
+def number_of(found, error):
+    """Return the index of ``error`` in ``found``, appending it if there is room."""
+    if error is None:
+        return None
+    for index, other in enumerate(found):
+        if other is error:
+            return index
+    if len(found) >= MAX_CHAIN:
+        return None
+    found.append(error)
+    return len(found) - 1
+
+
+def is_group(error):
+    """Return whether ``error`` is an exception group (3.11 or newer)."""
+    kind = getattr(builtins, "BaseExceptionGroup", None)
+    return kind is not None and isinstance(error, kind)
+
+
+def data_of(error, encoder):
+    """Return the pickle of the exception as data, as far as it can be had.
+
+    It is ``("whole", exception)`` for a trusted class, else ``("parts", class
+    reference, arguments, attributes)``; a group's members travel as records.
+    """
+    attempts = []
+    if encoder.trust is True or type(error) in encoder.indices:
+        attempts.append(lambda: ("whole", error))
+    attempts.append(lambda: ("parts",) + parts_of(error))
+    attempts.append(lambda: ("parts",) + parts_of(error)[:2] + ({},))
+    for attempt in attempts:
+        try:
+            return b"".join(encoder.encode(attempt()).pieces)
+        except Exception:
+            continue
+    return None
+
+
+def parts_of(error):
+    """Return (class reference, arguments, attributes) of an exception."""
+    args, state = answers.exception_parts(error)
+    return answers.exception_reference(error), args[:1] if is_group(error) else args, state
+
+
+def frames_of(error):
+    """Return the frames of the exception's traceback, less the agent's own."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        file = code.co_filename
+        if not file.startswith("<fabremote."):
+            mine = file in loader.SHIPPED_FILES
+            line = None if mine else source_line(file, trace.tb_lineno)
+            frames.append((file, trace.tb_lineno, code.co_name, line, mine))
+        trace = trace.tb_next
+    # A RecursionError has a thousand of them; its ends tell.
+    return frames if len(frames) <= 200 else frames[:100] + frames[-100:]
+
+
+def source_line(file, number):
+    """Return line ``number`` of a file of this host, or None."""
+    try:
+        with io.open(file, "rb") as stream:
+            for _ in range(number - 1):
+                stream.readline()
+            return stream.readline(1000).decode("utf-8", "replace").strip()
+    except (OSError, ValueError):
+        return None
+
+
+def notes_of(error):
+    """Return the texts of the exception's notes."""
+    notes = getattr(error, "__notes__", None)
+    return [text_of(note) for note in notes] if isinstance(notes, (list, tuple)) else []
+
+
+def name_of(cls):
+    """Return a class's name as a message gives it."""
+    return (
+        cls.__qualname__
+        if cls.__module__ == "builtins"
+        else "%s.%s" % (cls.__module__, cls.__qualname__)
+    )
+
+
+def text_of(obj):
+    """Return ``str(obj)``, whatever the class does."""
+    try:
+        return str.__str__(str(obj))
+    except BaseException as error:
+        return "<no text: str() raised %s>" % type(error).__name__
+
+
+def repr_of(obj):
+    """Return ``repr(obj)``, whatever the class does."""
+    try:
+        return str.__str__(repr(obj))
+    except BaseException as error:
+        return "<%s: repr() raised %s>" % (type(obj).__name__, type(error).__name__)
+
+
+def short(text, limit=200):
+    """Return ``text``, cut to ``limit`` characters."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def end():
+    """End as a process does: join threads, run exit handlers, flush what was printed."""
+    threading = sys.modules.get("threading")
+    for finish in (getattr(threading, "_shutdown", None), run_exit_handlers):
+        try:
+            if finish is not None:
+                finish()
+        except BaseException as error:
+            complain(error)
+    flush()
+
+
+def run_exit_handlers():
+    import atexit
+
+    atexit._run_exitfuncs()
+
+
+def complain(error):
+    """Print an error that nobody can catch any more."""
+    try:
+        sys.stderr.write("%s: %s\n" % (name_of(type(error)), text_of(error)))
+    except Exception:
+        pass
+
+
+def flush():
+    """Flush Python's and C's buffers of what was printed."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    try:
+        import _ctypes
+
+        _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "fflush"), (None,))
+    except Exception:
+        pass

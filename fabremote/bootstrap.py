@@ -1,0 +1,222 @@
+"""The agent's way to the host: one command, and everything else on its stdin.
+
+The command is ``exec sh -c '...'``, whose quoting every login shell reads the
+same way. It reads one line from stdin, a script that picks the interpreter and
+starts it with a short stub; the stub reads the marker and the runner (the
+sources of ``fabremote.agent``, compressed) from stdin too. Nothing is written
+to a file, and nothing but the stub shows in a process list.
+
+The marker, random for each start, tells the agent's words from whatever a
+login shell or a wrapper printed: ``<marker> try <interpreter>`` before an
+interpreter is started, ``<marker> hello <fields>`` by the stub's Python. Frames
+follow the hello.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import re
+import secrets
+import shlex
+import sys
+import zlib
+from dataclasses import dataclass
+
+COMMAND = "exec sh -c 'IFS= read -r line; eval \"$line\"'"
+MARKER_SIZE = 32
+FLOOR = (3, 6)
+
+# In the order in which they import each other.
+AGENT_MODULES = (
+    "wire",
+    "paths",
+    "kinds_arrays",
+    "kinds",
+    "loader",
+    "answers",
+    "worker",
+    "processes",
+    "workers",
+    "supervisor",
+)
+
+# Read by any Python from 2.6 up, so that an old one can say what it is.
+_STUB = r"""import os,sys,zlib
+sys.path[:]=[p for p in sys.path if p]
+d=b""
+while len(d)<%d:
+ c=os.read(0,%d-len(d))
+ if not c: os._exit(3)
+ d+=c
+exec(compile(zlib.decompress(d[32:]),"<fabremote.bootstrap>","exec"),{"MARKER":d[:32].decode()})
+"""
+
+_RUNNER = r"""
+import os, sys
+
+def hello():
+    version = sys.version_info
+    implementation = getattr(getattr(sys, "implementation", None), "name", "cpython")
+    fields = (MARKER,) + tuple(version[:3]) + (
+        implementation, sys.flags.optimize, os.getpid(), sys.executable or "python")
+    line = "\n%%s hello %%d.%%d.%%d %%s %%d %%d %%s\n" %% fields
+    os.write(1, line.encode("utf-8", "replace"))
+    if version < %r:
+        os._exit(4)
+
+def start(sources):
+    import gc
+    gc.disable()
+    Module = type(sys)
+    package = Module("_fabremote_agent")
+    package.__path__ = []
+    sys.modules[package.__name__] = package
+    for name, source in sources:
+        module = Module(package.__name__ + "." + name)
+        module.__package__ = package.__name__
+        sys.modules[module.__name__] = module
+        setattr(package, name, module)
+        exec(compile(source, "<fabremote.agent.%%s>" %% name, "exec"), module.__dict__)
+    stdin, stdout = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    if hasattr(gc, "freeze"):
+        gc.freeze()
+    package.supervisor.main(stdin, stdout)
+
+hello()
+start(%r)
+"""
+
+
+@dataclass(frozen=True)
+class RemotePython:
+    """The interpreter that an agent runs under, as its hello tells."""
+
+    version: tuple[int, int, int]
+    implementation: str
+    optimize: int
+    pid: int
+    executable: str
+
+    def __str__(self) -> str:
+        version = ".".join(map(str, self.version))
+        name = "Python" if self.implementation == "cpython" else self.implementation
+        return f"{name} {version} ({self.executable})"
+
+
+@functools.cache
+def runner() -> bytes:
+    """Return the compressed runner, the same for every host and interpreter."""
+    folder = importlib.resources.files("fabremote.agent")
+    sources = [(name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in AGENT_MODULES]
+    return zlib.compress((_RUNNER % (FLOOR, sources)).encode("utf-8"), 9)
+
+
+def candidates() -> tuple[str, ...]:
+    """Return the interpreters looked for where none is asked for, in order."""
+    return (f"python{sys.version_info[0]}.{sys.version_info[1]}", "python3")
+
+
+class Start:
+    """One attempt to start an agent: what is sent first, and how the hello is found."""
+
+    def __init__(
+        self, python: str | None, py_options: str, prefixes: list[str], tried: tuple[str, ...] = ()
+    ) -> None:
+        self.marker = secrets.token_hex(MARKER_SIZE // 2)
+        self.asked = python
+        self.choices = (python,) if python else tuple(c for c in candidates() if c not in tried)
+        self.py_options = py_options
+        self.prefixes = prefixes
+
+    def message(self) -> bytes:
+        """Return the bytes to send on the agent's stdin."""
+        body = self.marker.encode() + runner()
+        return self.script().encode("utf-8", "surrogateescape") + b"\n" + body
+
+    def script(self) -> str:
+        """Return the one line of shell that starts the interpreter."""
+        size = MARKER_SIZE + len(runner())
+        stub = f"exec({_STUB % (size, size)!r})"
+        tail = shlex.join([*shlex.split(self.py_options), "-c", stub])
+        tell = f"echo; echo {self.marker} try"
+        if self.asked is not None:
+            words = shlex.join(shlex.split(self.asked))
+            script = f"{tell} {shlex.quote(self.asked)}; exec {words} {tail}"
+        else:
+            names = " ".join(map(shlex.quote, self.choices))
+            start = f'{tell} "$p"; exec "$p" {tail}'
+            found = f'if command -v "$p" >/dev/null 2>&1; then {start}; fi'
+            script = f"for p in {names}; do {found}; done; exit 127"
+        return " && ".join([*self.prefixes, f"{{ {script}; }}"])
+
+    def hello(self, received: bytes) -> tuple[RemotePython, bytes] | None:
+        """Return the interpreter and the bytes after its hello, once that is in ``received``."""
+        pattern = rb"\n%s hello (\d+)\.(\d+)\.(\d+) (\S+) (\d+) (\d+) ([^\n]*)\n"
+        match = re.search(pattern % self.marker.encode(), received)
+        if match is None:
+            return None
+        version = (int(match[1]), int(match[2]), int(match[3]))
+        words = [group.decode("utf-8", "replace") for group in match.groups()[3:]]
+        python = RemotePython(version, words[0], int(words[1]), int(words[2]), words[3])
+        return python, received[match.end() :]
+
+    def started(self, received: bytes) -> str | None:
+        """Return the interpreter that was started, as far as ``received`` tells."""
+        found = re.findall(rb"%s try ([^\n]*)\n" % self.marker.encode(), received)
+        return found[-1].decode("utf-8", "replace") if found else None
+
+    def noise(self, received: bytes) -> str:
+        """Return what else was printed, for a message: the last lines of it."""
+        lines = received.decode("utf-8", "replace").splitlines()
+        kept = [line for line in lines if line.strip() and self.marker not in line]
+        return "\n".join(kept[-10:])[-2000:]
+
+
+def check_py_options(text: str) -> list[str]:
+    """Return the words of ``py_options``, or raise ValueError saying what is wrong with it."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(
+            f"py_options={text!r} can't be split into words as a shell would: {error}. "
+            "Close the quotation, or escape the quote."
+        ) from None
+    takes_value = False
+    for word in words:
+        if takes_value:
+            takes_value = False
+        elif word in ("-X", "-W", "--check-hash-based-pycs"):
+            takes_value = True
+        elif not word.startswith("-") or word in ("-", "--") or _runs_else(word):
+            raise ValueError(
+                f"py_options={text!r}: {word!r} is not an option that an interpreter running "
+                "a function can take. Give only options such as '-O', '-X utf8', '-W error'."
+            )
+    if takes_value:
+        raise ValueError(f"py_options={text!r}: {words[-1]} needs a value after it.")
+    return words
+
+
+def _runs_else(word: str) -> bool:
+    if word.startswith("--"):
+        return word.startswith(("--help", "--version"))
+    letters = re.match(r"-([A-VY-Za-z?]*)", word)
+    return letters is not None and bool(set(letters[1]) & set("cmhV?"))
+
+
+def check_python(text: str) -> None:
+    """Raise ValueError if ``python=`` can't name an interpreter."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"python={text!r} can't be split into words: {error}.") from None
+    if not words or "\n" in text or "\0" in text:
+        raise ValueError(
+            f"python={text!r} names no interpreter. Give a name, a path or a command "
+            "such as 'python3.12' or '/opt/venv/bin/python'."
+        )

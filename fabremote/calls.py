@@ -1,0 +1,266 @@
+"""One call as this side sees it: its frames in, its outcome out."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fabremote.agent import wire
+from fabremote.exceptions import (
+    RemoteCancelled,
+    RemoteProcessDied,
+    RemoteTimeout,
+    ResultError,
+)
+from fabremote.options import Options
+from fabremote.streams import Feeder, Output, local_stream
+
+if TYPE_CHECKING:
+    from fabremote.session import Session
+
+# The session's own notice to a call that the link is gone; not on the wire.
+LOST = -1
+# The local notices to a call that runs on the session's service thread.
+CANCELLED = -2
+# How long the far side may take to say that a killed call has ended, in seconds.
+LAST_WORD = 3.0
+TOTAL = 8
+
+
+@dataclass
+class Outcome:
+    """How a call ended: its answer's bytes, or the error that stands for it."""
+
+    answer: memoryview | None = None
+    error: BaseException | None = None
+    stdout: str = ""
+    stderr: str = ""
+
+
+@dataclass
+class Answer:
+    """An answer's bytes as they come: 8 bytes of length, then the rest, in one buffer."""
+
+    limit: int
+    head: bytes = b""
+    body: bytearray | None = None
+    filled: int = 0
+    refused: int = field(default=0)
+
+    def add(self, data: bytes) -> None:
+        if self.body is None:
+            self.head += data
+            if len(self.head) < TOTAL or self.refused:
+                return
+            size = int.from_bytes(self.head[:TOTAL], "big")
+            if size > self.limit:
+                self.refused, self.head = size, b""
+                return
+            self.body, data, self.head = bytearray(size), self.head[TOTAL:], b""
+        end = self.filled + len(data)
+        if end > len(self.body):
+            raise wire.ProtocolError("more bytes of an answer than it has")
+        self.body[self.filled : end] = data
+        self.filled = end
+
+    def complete(self) -> memoryview | None:
+        if self.body is None or self.filled != len(self.body):
+            return None
+        return memoryview(self.body)
+
+
+class Call:
+    """A started call: fed frames by its session, it shows output and gathers the answer.
+
+    Every frame is handled in one thread: the caller's, in `wait`, or the
+    session's service thread for a submitted call.
+    """
+
+    def __init__(
+        self, session: Session, number: int, name: str, options: Options, keep: bool
+    ) -> None:
+        self.session = session
+        self.number = number
+        self.name = name
+        self.timeout = options.timeout
+        self.deadline = time.monotonic() + options.timeout if options.timeout else None
+        self.inbox: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+        self.deliver: Callable[[int, bytes], None] = self._to_inbox
+        self.done = False
+        self._answer = Answer(options.max_result)
+        self._consumed = 0
+        self._failure: BaseException | None = None
+        self._outputs = self._open_outputs(options, keep)
+        self._feeder: Feeder | None = None
+        self._responding = bool(options.watchers)
+        self.has_stdin = bool(options.in_stream) or self._responding
+        self._options = options
+
+    def _open_outputs(self, options: Options, keep: bool) -> dict[int, Output]:
+        outputs = {}
+        for kind, name, given in (
+            (wire.STDOUT, "stdout", options.out_stream),
+            (wire.STDERR, "stderr", options.err_stream),
+        ):
+            target = None if name in options.hide else local_stream(given, name)
+            encoding, watchers = options.encoding, list(options.watchers)
+            outputs[kind] = Output(target, encoding, keep, watchers, self._respond)
+        return outputs
+
+    def start_stdin(self) -> None:
+        """Begin to forward ``in_stream``, if there is one, once the call is sent."""
+        if self._options.in_stream:
+            eof = not self._responding
+            stream, encoding = self._options.in_stream, self._options.encoding
+            self._feeder = Feeder(stream, encoding, self._send_stdin, eof)
+
+    def _to_inbox(self, kind: int, data: bytes) -> None:
+        self.inbox.put((kind, data))
+
+    def _respond(self, text: str) -> None:
+        data = text.encode(self._options.encoding)
+        for start in range(0, len(data), wire.MAX_DATA):
+            self._send_stdin(data[start : start + wire.MAX_DATA])
+
+    def _send_stdin(self, data: bytes) -> None:
+        self.session.send(wire.frame(wire.STDIN, self.number, data))
+
+    # Frames
+
+    def handle(self, kind: int, data: bytes) -> None:
+        """Act on one frame; afterwards ``done`` says whether it was the last."""
+        try:
+            self._handle(kind, data)
+        except BaseException as error:
+            self.abort(error)
+            if kind in (wire.DONE, LOST):
+                self.finish()
+
+    def _handle(self, kind: int, data: bytes) -> None:
+        if kind in self._outputs:
+            self._consumed += len(data)
+            if self._consumed >= wire.WINDOW // 4:
+                credit = wire.NUMBER.pack(self._consumed)
+                self._consumed = 0
+                self.session.send(wire.frame(wire.CREDIT, self.number, credit))
+            self._outputs[kind].write(data)
+        elif kind == wire.REPLY:
+            self._answer.add(data)
+        elif kind == wire.TAKEN and self._feeder is not None:
+            self._feeder.taken(wire.NUMBER.unpack(data)[0])
+        elif kind == wire.DONE:
+            for output in self._outputs.values():
+                output.write(b"", True)
+            if self._failure is None:
+                self._failure = self._judge(data)
+            self.finish()
+        elif kind == LOST:
+            # A call that was being killed keeps its own reason.
+            if self._failure is None:
+                self._failure = self.session.loss(self.name)
+            self.finish()
+        elif kind == CANCELLED:
+            self.abort(RemoteCancelled(f"{self.name} on {self.session.label} was cancelled."))
+
+    def _judge(self, data: bytes) -> BaseException | None:
+        """Return the error that DONE's data stands for, or None if there is an answer."""
+        answered, _, number, exited = wire.unpack_status(data)
+        if answered and self._answer.refused:
+            return ResultError(
+                f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
+                f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
+            )
+        if answered and self._answer.complete() is not None:
+            return None
+        stderr = self._outputs[wire.STDERR].text()[-2000:]
+        name = _signal_name(number) if number else None
+        how = f"was killed by {name}" if name else f"exited with status {exited}"
+        message = f"The process of {self.name} on {self.session.label} {how} without an answer."
+        if stderr.strip():
+            message += " The last of its stderr: " + printable(stderr.strip())
+        return RemoteProcessDied(message, None if name else exited, name, stderr)
+
+    def abort(self, error: BaseException) -> None:
+        """Have the call killed because of ``error``, which becomes its outcome."""
+        if self._failure is None:
+            self._failure = error
+        for output in self._outputs.values():
+            output.mute()
+        if not self.done:
+            with contextlib.suppress(OSError):
+                self.session.send(wire.frame(wire.CANCEL, self.number))
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        timeout = self.timeout or 0.0
+        self.abort(
+            RemoteTimeout(
+                f"{self.name} on {self.session.label} took longer than {timeout:g} seconds "
+                "and was killed. Raise timeout=, or make it quicker.",
+                timeout,
+            )
+        )
+
+    def finish(self) -> None:
+        """The call has ended: let go of what served it."""
+        self.done = True
+        self.session.forget(self.number)
+        if self._feeder is not None:
+            self._feeder.stop()
+            self._feeder = None
+
+    def outcome(self) -> Outcome:
+        """Return how the call ended."""
+        stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
+        return Outcome(self._answer.complete(), self._failure, stdout, stderr)
+
+    def wait(self) -> Outcome:
+        """Handle the call's frames in this thread until it has ended."""
+        try:
+            self._drain(self.deadline)
+            if not self.done:
+                self.expire()
+        except BaseException as error:
+            # Ctrl-C, or another exception thrown into this thread.
+            self.abort(error)
+        if not self.done:
+            self._drain(time.monotonic() + LAST_WORD)
+            if not self.done:
+                self.finish()
+        return self.outcome()
+
+    def _drain(self, deadline: float | None) -> None:
+        while not self.done:
+            try:
+                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                kind, data = self.inbox.get(timeout=remaining)
+            except queue.Empty:
+                return
+            self.handle(kind, data)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def printable(text: str) -> str:
+    """Return a host's text for a message, its control characters shown, not obeyed."""
+    return "".join(
+        char if char in "\n\t" or (char.isprintable() and char != "\x7f") else _escaped(char)
+        for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+__all__ = ["CANCELLED", "LOST", "Call", "Outcome", "printable"]

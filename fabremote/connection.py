@@ -1,0 +1,267 @@
+"""`Connection`, `wrap`: Fabric's side of a call."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Coroutine, Hashable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+import fabric
+from invoke.context import Context
+from paramiko import SSHException
+
+from fabremote import sockets
+from fabremote.exceptions import RemoteConnectionLost, RemoteConnectionRefused
+from fabremote.interpreter import Interpreter
+from fabremote.links import ChannelLink, Link, ProcessLink
+from fabremote.options import REMOTELY_DEFAULTS, Options, PythonOptions
+from fabremote.session import Session, start
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# paramiko waits an hour for a channel unless told otherwise; seconds.
+CHANNEL_TIMEOUT = 60
+KEEPALIVE = 15
+
+
+class Config(fabric.Config):
+    """Fabric's configuration with the ``remotely`` subtree's defaults."""
+
+    @staticmethod
+    def global_defaults() -> dict[str, Any]:
+        """Return the lowest-priority settings."""
+        defaults: dict[str, Any] = fabric.Config.global_defaults()
+        defaults["remotely"] = dict(REMOTELY_DEFAULTS)
+        return defaults
+
+
+class Sessions:
+    """The live agents of one connection or context, by what started them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._live: dict[tuple[Any, ...], Session] = {}
+        self._starting: dict[tuple[Any, ...], threading.Lock] = {}
+
+    def get(self, key: tuple[Any, ...], carrier: Any, make: Callable[[], Session]) -> Session:
+        """Return the session of ``key`` over ``carrier``, made by ``make`` if there is none."""
+        with self.lock:
+            gate = self._starting.setdefault(key, threading.Lock())
+        with gate:
+            session = self._live.get(key)
+            if session is None or not session.alive or session.carrier is not carrier:
+                session = make()
+                session.carrier = carrier
+                with self.lock:
+                    self._live[key] = session
+            return session
+
+    def close(self) -> None:
+        """End every agent and the calls that run in it."""
+        with self.lock:
+            sessions, self._live = list(self._live.values()), {}
+        for session in sessions:
+            session.close()
+
+
+class Calls:
+    """What fabremote adds to a connection or context: `call` and `python`."""
+
+    @overload
+    def call(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run ``fn(*args, **kwargs)`` there in a fresh process and return its value.
+
+        Every argument is the function's own; options belong to `python`. See
+        `Interpreter.call` for what is raised.
+        """
+        return self.python().call(fn, *args, **kwargs)
+
+    def python(self, **options: Unpack[PythonOptions]) -> Interpreter:
+        """Return an `Interpreter` with options bound; `Options` says what there is.
+
+        Raises TypeError for an unknown option and ValueError for a bad value.
+        """
+        return Interpreter(self._calls_host(), options)
+
+    def _calls_host(self) -> Any:
+        raise NotImplementedError
+
+
+class RemoteHost:
+    """A Fabric connection as the place of an interpreter."""
+
+    def __init__(self, connection: fabric.Connection) -> None:
+        self.context = connection
+        self.label = str(connection.host)
+
+    def session(self, options: Options) -> Session:
+        """Return the agent for these options over the open connection."""
+        connection = self.context
+        sessions = _sessions(connection)
+        with sessions.lock:
+            transport = self._open(connection)
+        key = options.python, options.py_options, options.prefixes
+        opener = functools.partial(self._channel, transport)
+        return sessions.get(key, transport, lambda: start(opener, self.label, options))
+
+    def _open(self, connection: fabric.Connection) -> Any:
+        fresh = not connection.is_connected
+        try:
+            connection.open()
+        except (OSError, SSHException, EOFError) as error:
+            raise _refused(connection, error) from error
+        transport = connection.transport
+        if fresh or not getattr(transport, "fabremote_hurried", False):
+            sockets.hurry(transport)
+            transport.channel_timeout = CHANNEL_TIMEOUT
+            transport.fabremote_hurried = True
+        return transport
+
+    def _channel(self, transport: Any) -> Link:
+        try:
+            link = ChannelLink(self.context.create_session())
+        except (OSError, SSHException, EOFError) as error:
+            raise RemoteConnectionLost(
+                f"No session could be opened on {self.label}: {error or type(error).__name__}. "
+                "If it has too many already, raise MaxSessions in its sshd_config."
+            ) from error
+        sockets.calm(transport)
+        return link
+
+
+class LocalHost:
+    """This machine as the place of an interpreter, for a plain Invoke context."""
+
+    label = "localhost"
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def session(self, options: Options) -> Session:
+        """Return the agent for these options on this machine."""
+        key = options.python, options.py_options, options.prefixes
+        make = functools.partial(start, ProcessLink, self.label, options)
+        return _sessions(self.context).get(key, None, make)
+
+
+class RemoteCalls(Calls):
+    """`Calls` on a `fabric.Connection`."""
+
+    def _calls_host(self) -> RemoteHost:
+        return RemoteHost(self)
+
+    def close(self) -> None:
+        """Close the connection; whatever still runs through it is killed there first."""
+        _sessions(self).close()
+        super().close()  # type: ignore[misc]
+
+
+class LocalCalls(Calls):
+    """`Calls` on a plain `invoke.Context`: in fresh processes of this machine."""
+
+    def _calls_host(self) -> LocalHost:
+        return LocalHost(self)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """End the local interpreters and whatever still runs in them."""
+        _sessions(self).close()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class Connection(RemoteCalls, fabric.Connection):
+    """A `fabric.Connection` that also runs Python functions: `call` and `python`."""
+
+    def __init__(self, host: str, *args: Any, **kwargs: Any) -> None:
+        # Fabric's order is host, user, port, config, ...
+        if len(args) < 3 and kwargs.get("config") is None:
+            kwargs["config"] = Config()
+        super().__init__(host, *args, **kwargs)
+
+    def open(self) -> Any:
+        """Open the SSH connection, as Fabric does, on a socket without Nagle's delay.
+
+        Safe to call from several threads. Raises what Fabric raises.
+        """
+        with _sessions(self).lock:
+            if self.is_connected or self.gateway or "sock" in self.connect_kwargs:
+                return super().open()
+            return self._open_promptly()
+
+    def _open_promptly(self) -> Any:
+        given = self.connect_kwargs
+        timeout = self.connect_timeout or given.get("timeout")
+        sock = sockets.connect(self.host, int(self.port), timeout)
+        # Fabric has no way to pass a socket but these, which stay the caller's.
+        self._set(connect_kwargs={**given, "sock": sock})
+        try:
+            result = super().open()
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            self._set(connect_kwargs=given)
+        self.transport.set_keepalive(KEEPALIVE)
+        return result
+
+
+def _sessions(context: Any) -> Sessions:
+    """Return the agents of a context, kept with it."""
+    found: Sessions | None = vars(context).get("_fabremote_sessions")
+    # setdefault is atomic, so that two threads get the same one.
+    return found or vars(context).setdefault("_fabremote_sessions", Sessions())
+
+
+def _refused(connection: fabric.Connection, error: BaseException) -> RemoteConnectionRefused:
+    where = f"{connection.user}@{connection.host}:{connection.port}"
+    return RemoteConnectionRefused(
+        f"No SSH connection to {where}: {type(error).__name__}: {error}. Check that "
+        f"`ssh -p {connection.port} {connection.user}@{connection.host}` can log in from here."
+    )
+
+
+def wrap(context: Any) -> Any:
+    """Return ``context`` with `call` and `python`.
+
+    ``context``: a `fabric.Connection`, whose transport and everything else is
+    shared with what is returned; or a plain `invoke.Context`, for which calls
+    run in fresh processes of this machine. Raises TypeError for anything else.
+    """
+    if isinstance(context, Calls):
+        return context
+    if isinstance(context, fabric.Connection):
+        mixin: type = RemoteCalls
+    elif isinstance(context, Context):
+        mixin = LocalCalls
+    else:
+        raise TypeError(
+            f"wrap() takes a fabric.Connection or an invoke.Context, not {context!r:.100}."
+        )
+    cls: Any = type(context)
+    made: Any = object.__new__(_wrapped_class(cls, mixin))
+    # One state under two classes: whatever either opens, sets or closes is the other's too.
+    object.__setattr__(made, "__dict__", vars(context))
+    return made
+
+
+@functools.cache
+def _wrapped_class(cls: Hashable, mixin: type) -> type:
+    assert isinstance(cls, type)
+    return type(f"Remote{cls.__name__}", (mixin, cls), {"__module__": __name__})
+
+
+__all__ = ["Config", "Connection", "wrap"]

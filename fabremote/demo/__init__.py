@@ -1,0 +1,1 @@
+"""A tour of fabremote against throwaway SSH servers: ``python -m fabremote.demo``."""

@@ -1,0 +1,156 @@
+"""What fabremote raises.
+
+::
+
+    RemoteException(Exception)            anything not better named
+     +- RemoteConnectionRefused           no SSH connection could be had
+     |   +- RemoteHostKeyRejected
+     +- RemoteInterpreterMissing          no such interpreter, or not a usable one
+     +- RemoteConnectionLost              the link broke during a call
+     +- RemoteProcessDied                 the worker ended without an answer
+     +- RemoteTimeout                     also a TimeoutError
+     +- RemoteCancelled                   also a concurrent.futures.CancelledError
+     +- ShippingError                     also a TypeError
+     +- ResultError                       also a TypeError
+     |   +- UntrustedResult
+     +- RemoteError                       raised there, of a type unknown here
+
+An exception that the function raised comes back as its own type wherever it is
+a built-in one or one of the caller's own classes; its remote traceback is the
+`RemoteTraceback` at the end of its ``__cause__`` chain.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+
+
+class RemoteException(Exception):
+    """Base of all that fabremote raises."""
+
+
+class RemoteConnectionRefused(RemoteException):
+    """There is no SSH connection: refused, unknown host, timeout, login or gateway."""
+
+
+class RemoteHostKeyRejected(RemoteConnectionRefused):
+    """The host's key is unknown or not the one expected."""
+
+
+class RemoteInterpreterMissing(RemoteException):
+    """The host has no such interpreter, or what it has can't be used.
+
+    Attributes: ``interpreter``, what was asked for or found last (str);
+    ``tried``, the commands tried, in order (tuple of str).
+    """
+
+    def __init__(self, message: str, interpreter: str = "", tried: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.interpreter = interpreter
+        self.tried = tried
+
+
+class RemoteConnectionLost(RemoteException):
+    """The link to the host broke during a call; whether the call ran is not known."""
+
+
+class RemoteProcessDied(RemoteException):
+    """The function's process ended without an answer.
+
+    Attributes: ``exited``, its exit status (int), or None if a signal ended it;
+    ``signal``, that signal's name such as ``"SIGSEGV"``, or None; ``stderr``,
+    the last of what it printed there (str).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        exited: int | None = None,
+        signal: str | None = None,
+        stderr: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.exited = exited
+        self.signal = signal
+        self.stderr = stderr
+
+
+class RemoteTimeout(RemoteException, TimeoutError):
+    """The call took longer than ``timeout`` seconds; its process was killed."""
+
+    def __init__(self, message: str, timeout: float | None = None) -> None:
+        super().__init__(message)
+        self.timeout = timeout
+
+
+class RemoteCancelled(RemoteException, concurrent.futures.CancelledError):
+    """The call was cancelled from this side; its process was killed."""
+
+
+class ShippingError(RemoteException, TypeError):
+    """The function or an argument can't be sent, or not loaded there."""
+
+
+class ResultError(RemoteException, TypeError):
+    """The result can't be pickled there, or can't be rebuilt here."""
+
+
+class UntrustedResult(ResultError):
+    """The result holds an object of a type that is not rebuilt unless it is trusted.
+
+    Attributes: ``type_name``, that type's full name (str); ``path``, its place
+    inside the result, such as ``[0].owner`` (str).
+    """
+
+    def __init__(self, message: str, type_name: str = "", path: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.path = path
+
+
+class RemoteError(RemoteException):
+    """The function raised an exception whose type can't be rebuilt here.
+
+    Attributes: ``type_name`` (str); ``args_repr``, the texts of its arguments
+    (tuple of str); ``traceback``, the remote traceback's text (str).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        type_name: str = "",
+        args_repr: tuple[str, ...] = (),
+        traceback: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.args_repr = args_repr
+        self.traceback = traceback
+
+
+class RemoteTraceback(Exception):
+    """The text of a traceback from the far side, shown as the cause of what was raised there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return '\n"""\n' + self.text + '"""'
+
+
+__all__ = [
+    "RemoteCancelled",
+    "RemoteConnectionLost",
+    "RemoteConnectionRefused",
+    "RemoteError",
+    "RemoteException",
+    "RemoteHostKeyRejected",
+    "RemoteInterpreterMissing",
+    "RemoteProcessDied",
+    "RemoteTimeout",
+    "RemoteTraceback",
+    "ResultError",
+    "ShippingError",
+    "UntrustedResult",
+]

@@ -1,0 +1,277 @@
+"""Options bound to a place to run: what `python()` returns, and what calls go through."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import reprlib
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+import fabric
+from invoke.context import Context
+from invoke.exceptions import Failure, WatcherError
+
+from fabremote.calls import Call, Outcome
+from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
+from fabremote.options import Options, resolve
+from fabremote.session import Session
+from fabremote.shipping import raised
+from fabremote.shipping.answers import Decoder, plain, refusal
+from fabremote.shipping.payload import Payload, check_callable, dump, name_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """What an interpreter runs on: a connection, or this machine."""
+
+    context: Context
+    label: str
+
+    def session(self, options: Options) -> Session:
+        """Return the live agent for these options, started if need be."""
+
+
+class Result(fabric.Result, Generic[T]):
+    """Fabric's Result of a call, with the function's value.
+
+    ``value``: what the function returned. ``stdout``, ``stderr``: what it
+    printed (str). ``exited``: 0. ``connection``: where it ran. ``command``: the
+    call as text.
+    """
+
+    value: T
+
+    def __init__(self, value: T, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.value = value
+
+
+class Interpreter:
+    """A Python on a host, with the options of its calls bound once.
+
+    Made by ``connection.python(...)``. Each call runs in a fresh process there.
+    """
+
+    def __init__(self, host: Host, given: Mapping[str, Any]) -> None:
+        self._host = host
+        self._given = dict(given)
+        resolve(host.context, self._given)  # What is wrong shows at once.
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._given.items())
+        return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
+
+    @overload
+    def call(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run ``fn(*args, **kwargs)`` there in a fresh process and return its value.
+
+        An ``async`` function is run to its end. What it prints is relayed live.
+        Raises what the function raised, as its own type where that is a
+        built-in one or one of yours, else RemoteError; ShippingError if the
+        call can't be sent; ResultError if its result can't come back; and the
+        rest of `fabremote.exceptions` for what befalls the host.
+        """
+        return self._prepare(fn, args, kwargs).value()
+
+    @overload
+    def run(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Result[T]: ...
+    @overload
+    def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Result[T]: ...
+    def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
+        """Run as `call` does, and return a `Result`: what was printed, and the value."""
+        return self._prepare(fn, args, kwargs, keep=True).result()
+
+    @overload
+    def submit(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> RemoteFuture[T]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> RemoteFuture[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
+        """Begin the call and return a Future of its value at once.
+
+        The function and its arguments are sent, or refused with ShippingError,
+        before this returns. ``cancel()`` kills the remote process.
+        """
+        return self._prepare(fn, args, kwargs).submit()
+
+    def _prepare(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
+    ) -> Prepared:
+        check_callable(fn)
+        options = resolve(self._host.context, self._given)
+        return Prepared(self._host, options, fn, args, kwargs, keep)
+
+
+class RemoteFuture(concurrent.futures.Future[T]):
+    """The Future of a submitted call; cancelling it kills the remote process."""
+
+    def __init__(self, name: str, cancel: Callable[[], None]) -> None:
+        super().__init__()
+        self._name = name
+        self._kill = cancel
+
+    def cancel(self) -> bool:
+        """Kill the call unless it is done; return whether it is cancelled now."""
+        if not super().cancel():
+            return False
+        if self.set_running_or_notify_cancel():
+            raise AssertionError("a cancelled future can't run")
+        self._kill()
+        return True
+
+    def running(self) -> bool:
+        """Return whether the call has been sent and isn't done."""
+        return not self.done()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the value; raise what the call raised, or RemoteCancelled."""
+        try:
+            return super().result(timeout)
+        except concurrent.futures.CancelledError as error:
+            raise self._as_remote(error) from None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, or None; raise RemoteCancelled if it was cancelled."""
+        try:
+            return super().exception(timeout)
+        except concurrent.futures.CancelledError as error:
+            raise self._as_remote(error) from None
+
+    def _as_remote(self, error: BaseException) -> BaseException:
+        if not self.cancelled():
+            return error
+        return RemoteCancelled(f"{self._name} was cancelled.")
+
+
+class Prepared:
+    """One call, ready to go."""
+
+    def __init__(
+        self,
+        host: Host,
+        options: Options,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        keep: bool,
+    ) -> None:
+        self._host, self._options = host, options
+        self._fn, self._args, self._kwargs = fn, args, kwargs
+        self._keep = keep
+        self.name = name_of(fn)
+        if options.echo:
+            print(options.echo_format.format(command=self.text()))
+
+    def text(self) -> str:
+        """Return the call as text, for echo and Result.command."""
+        words = [reprlib.repr(arg) for arg in self._args]
+        words += [f"{name}={reprlib.repr(value)}" for name, value in self._kwargs.items()]
+        return f"{self.name.removesuffix('()')}({', '.join(words)})"
+
+    def _start(self) -> tuple[Call, Payload, Decoder]:
+        session = self._host.session(self._options)
+        payload = dump(self._fn, self._args, self._kwargs, self._options, session.python)
+        what = f"{self.name} on {session.label}"
+        decoder = Decoder(what, payload.classes, payload.modules, self._options.trust)
+        call = Call(session, session.number(), self.name, self._options, self._keep)
+        return call, payload, decoder
+
+    def _finish(self) -> tuple[Any, Outcome]:
+        call, payload, decoder = self._start()
+        try:
+            call.session.begin(call, payload.pieces)
+        except (KeyboardInterrupt, SystemExit) as error:
+            call.abort(error)
+        del payload
+        outcome = call.wait()
+        return self._judge(outcome, decoder), outcome
+
+    def _judge(self, outcome: Outcome, decoder: Decoder) -> Any:
+        if isinstance(outcome.error, WatcherError):
+            raise Failure(self._result(None, outcome, exited=None), outcome.error)
+        if outcome.error is not None:
+            raise outcome.error
+        return read_answer(outcome.answer, decoder, self._host.label)
+
+    def value(self) -> Any:
+        """Run the call and return its value."""
+        return None if self._options.dry else self._finish()[0]
+
+    def result(self) -> Result[Any]:
+        """Run the call and return its Result."""
+        if self._options.dry:
+            return self._result(None, Outcome())
+        return self._result(*self._finish())
+
+    def _result(self, value: Any, outcome: Outcome, exited: int | None = 0) -> Result[Any]:
+        return Result(
+            value,
+            connection=self._host.context,
+            stdout=outcome.stdout,
+            stderr=outcome.stderr,
+            encoding=self._options.encoding,
+            command=self.text(),
+            env=dict(self._options.env),
+            exited=exited,
+            hide=self._options.hide,
+        )
+
+    def submit(self) -> RemoteFuture[Any]:
+        """Begin the call and return its Future."""
+        if self._options.dry:
+            future: RemoteFuture[Any] = RemoteFuture(self.name, lambda: None)
+            future.set_result(None)
+            return future
+        call, payload, decoder = self._start()
+        service = call.session.service()
+        future = RemoteFuture(self.name, functools.partial(service.cancel, call))
+        service.adopt(call, functools.partial(self._resolve, future, decoder))
+        call.session.begin(call, payload.pieces)
+        return future
+
+    def _resolve(self, future: RemoteFuture[Any], decoder: Decoder, outcome: Outcome) -> None:
+        try:
+            value = self._judge(outcome, decoder)
+        except BaseException as error:
+            settle = functools.partial(future.set_exception, error)
+        else:
+            settle = functools.partial(future.set_result, value)
+        # It may have been cancelled meanwhile.
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            settle()
+
+
+def read_answer(answer: memoryview | None, decoder: Decoder, label: str) -> Any:
+    """Return the value that an answer's bytes hold, or raise what they say was raised."""
+    letter = bytes(answer[:1]) if answer is not None else b""
+    data = answer[1:] if answer is not None else memoryview(b"")
+    if letter == b"V":
+        return decoder.value(data)
+    if letter == b"R":
+        raise refusal(decoder, plain(data))
+    if letter == b"E":
+        raise raised.rebuild(raised.records(data), decoder, label)
+    if letter == b"L":
+        found = raised.records(data)
+        raise ShippingError(
+            f"{decoder.what} was sent, but not loaded there: {found[0].type_name}: "
+            f"{found[0].text}. What the function uses must be importable by that interpreter."
+        ) from raised.rebuild(found, decoder, label)
+    raise ResultError(f"{decoder.what} answered with what is not an answer.")
+
+
+__all__ = ["Interpreter", "RemoteFuture", "Result"]

@@ -1,0 +1,139 @@
+"""What a session's bytes travel on: an SSH channel, or a local process's pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from typing import Any, Protocol
+
+from paramiko import Channel, SSHException
+
+from fabremote.bootstrap import COMMAND
+
+CHUNK = 1 << 18
+
+
+class Link(Protocol):
+    """A byte stream both ways to a started command, whose stdout and stderr come as one."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of ``data``; raise OSError if the far side is gone."""
+
+    def receive(self) -> bytes:
+        """Return what has come, waiting for it; b"" at the end."""
+
+    def finish(self) -> None:
+        """Tell the far side that nothing more will be sent."""
+
+    def status(self, timeout: float) -> int | None:
+        """Return the command's exit status, or None if it is not known after ``timeout`` s."""
+
+    def settle(self) -> None:
+        """From now on expect nothing but frames."""
+
+    def close(self) -> None:
+        """Close at once; `receive` then returns b"" in whatever thread it waits."""
+
+
+class ChannelLink:
+    """A session channel of an open SSH connection."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.set_combine_stderr(True)
+        channel.exec_command(COMMAND)
+
+    def send(self, data: bytes) -> None:
+        # sendall() re-slices bytes at every packet; a memoryview costs nothing.
+        self._channel.sendall(memoryview(data))  # type: ignore[arg-type]
+
+    def receive(self) -> bytes:
+        try:
+            return self._channel.recv(CHUNK)
+        except OSError:
+            return b""
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError, EOFError, SSHException):
+            self._channel.shutdown_write()
+
+    def status(self, timeout: float) -> int | None:
+        if not self._channel.status_event.wait(timeout):
+            return None
+        status = self._channel.exit_status
+        return None if status < 0 else status
+
+    def settle(self) -> None:
+        self._channel.set_combine_stderr(False)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class ProcessLink:
+    """A process on this machine, for a plain Invoke context."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            ["/bin/sh", "-c", COMMAND],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            # Ctrl-C on the terminal is for this side, which then cancels.
+            start_new_session=True,
+        )
+        self._lock = threading.Lock()
+
+    def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        stdin = self._process.stdin
+        if stdin is None or stdin.closed:
+            raise BrokenPipeError("the local interpreter is closed")
+        while view:
+            view = view[os.write(stdin.fileno(), view) :]
+
+    def receive(self) -> bytes:
+        stdout = self._process.stdout
+        try:
+            return os.read(stdout.fileno(), CHUNK) if stdout is not None else b""
+        except (OSError, ValueError):
+            return b""
+
+    def finish(self) -> None:
+        with self._lock:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+
+    def status(self, timeout: float) -> int | None:
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def settle(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.finish()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def release(self) -> None:
+        """Close what `receive` reads from, once nobody reads any more."""
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def release(link: Any) -> None:
+    """Let go of what a link still holds after its reader has ended."""
+    if isinstance(link, ProcessLink):
+        link.release()
+
+
+__all__ = ["ChannelLink", "Link", "ProcessLink", "release"]

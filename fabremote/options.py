@@ -1,0 +1,236 @@
+"""What ``python(...)`` takes, declared once, and where each default comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any, Literal, TypedDict
+
+from invoke.context import Context
+from invoke.runners import normalize_hide
+from invoke.watchers import StreamWatcher
+
+from fabremote.bootstrap import check_py_options, check_python
+
+# The defaults of fabremote's own subtree of Fabric's configuration.
+REMOTELY_DEFAULTS: dict[str, Any] = {
+    "python": None,
+    "py_options": "",
+    "trust": [],
+    "max_result": 1 << 30,
+    "start_timeout": 30,
+}
+
+Hide = bool | Literal["out", "stdout", "err", "stderr", "both"] | None
+Trust = bool | Sequence[type]
+
+
+class PythonOptions(TypedDict, total=False):
+    """The options of ``python()``; see `Options` for what each means."""
+
+    python: str | None
+    py_options: str
+    env: Mapping[str, str]
+    cwd: str | os.PathLike[str] | None
+    timeout: float | None
+    hide: Hide
+    echo: bool
+    out_stream: IO[str] | None
+    err_stream: IO[str] | None
+    in_stream: Any
+    watchers: list[StreamWatcher]
+    encoding: str | None
+    trust: Trust
+    max_result: int
+    start_timeout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a call runs. Unset ones come from Fabric's configuration, named in brackets.
+
+    ``python``: the interpreter, a name, a path or a command; None looks for
+    this Python's own minor version, then ``python3`` [``remotely.python``].
+    ``py_options``: options for it, in one string as for a shell, such as
+    ``"-O -X utf8"`` [``remotely.py_options``].
+    ``env``: variables added to the function's environment [``run.env``].
+    ``cwd``: its working directory; ``~`` is the remote user's home [``with
+    conn.cd(...)``].
+    ``timeout``: seconds until the call is killed [``timeouts.command``].
+    ``hide``, ``echo``, ``out_stream``, ``err_stream``, ``watchers``,
+    ``encoding``: as for ``Connection.run`` [``run.*``]; ``encoding`` is UTF-8
+    unless set.
+    ``in_stream``: a file to forward to the function's stdin, which is at end of
+    file otherwise. With ``watchers`` stdin stays open for their responses.
+    ``trust``: classes, besides your own and the standard ones, whose objects may
+    be rebuilt from a result by their own code; True unpickles whatever the host
+    sends, **which lets the host run code here** [``remotely.trust``].
+    ``max_result``: the most bytes a result may have [``remotely.max_result``].
+    ``start_timeout``: seconds an interpreter may take to start
+    [``remotely.start_timeout``].
+    """
+
+    python: str | None = None
+    py_options: str = ""
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cwd: str | None = None
+    timeout: float | None = None
+    hide: tuple[str, ...] = ()
+    echo: bool = False
+    echo_format: str = "{command}"
+    dry: bool = False
+    out_stream: IO[str] | None = None
+    err_stream: IO[str] | None = None
+    in_stream: Any = None
+    watchers: Sequence[StreamWatcher] = ()
+    encoding: str = "utf-8"
+    trust: bool | tuple[type, ...] = ()
+    max_result: int = 1 << 30
+    start_timeout: float = 30
+    prefixes: tuple[str, ...] = ()
+
+
+_RUN_KEYS = (
+    "hide",
+    "echo",
+    "env",
+    "out_stream",
+    "err_stream",
+    "in_stream",
+    "watchers",
+    "encoding",
+)
+
+
+def check_names(given: Mapping[str, Any]) -> None:
+    """Raise TypeError if ``given`` has a key that is no option."""
+    known = PythonOptions.__annotations__
+    for name in given:
+        if name == "warn":
+            raise TypeError(
+                "python() has no option 'warn': a call gives a value or raises, so there is "
+                "nothing to warn about. Catch the exception instead."
+            )
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(known)}."
+            raise TypeError(f"python() got an unknown option {name!r}. {hint}")
+
+
+def resolve(context: Context, given: Mapping[str, Any]) -> Options:
+    """Return the options in force: the given ones over ``context``'s configuration."""
+    check_names(given)
+    run = context.config.run
+    values: dict[str, Any] = {key: run.get(key) for key in _RUN_KEYS}
+    values["timeout"] = context.config.timeouts.command
+    ours = context.config.get("remotely", {})
+    values |= {key: ours.get(key, default) for key, default in REMOTELY_DEFAULTS.items()}
+    values |= given
+    if values["hide"] is True:
+        values["echo"] = False
+    dry = bool(run.get("dry"))
+    return Options(
+        python=_interpreter(values["python"]),
+        py_options=_py_options(values["py_options"]),
+        env=_env(values["env"]),
+        cwd=_cwd(values.get("cwd"), context),
+        timeout=_seconds("timeout", values["timeout"]),
+        hide=_hide(values),
+        echo=bool(values["echo"]) or dry,
+        echo_format=str(run.get("echo_format", "{command}")),
+        dry=dry,
+        out_stream=values["out_stream"],
+        err_stream=values["err_stream"],
+        in_stream=values["in_stream"],
+        watchers=tuple(values["watchers"] or ()),
+        encoding=_encoding(values["encoding"]),
+        trust=_trust(values["trust"]),
+        max_result=_size("max_result", values["max_result"]),
+        start_timeout=_seconds("start_timeout", values["start_timeout"]) or 30,
+        prefixes=tuple(context.command_prefixes),
+    )
+
+
+def _interpreter(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"python={value!r} must be a str: a name, a path or a command.")
+    text = os.fspath(value)
+    check_python(text)
+    return text
+
+
+def _py_options(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"py_options={value!r} must be one str, such as '-O -X utf8'.")
+    check_py_options(value)
+    return value
+
+
+def _env(value: Mapping[Any, Any] | None) -> dict[str, str]:
+    found = {}
+    for name, text in dict(value or {}).items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise ValueError(f"env: {name!r} can't be the name of an environment variable.")
+        if isinstance(text, (int, float, os.PathLike)) and not isinstance(text, bool):
+            text = str(text)
+        if not isinstance(text, str) or "\0" in text:
+            raise TypeError(f"env[{name!r}] is {text!r}; it must be a str without NUL.")
+        found[name] = text
+    return found
+
+
+def _cwd(value: object, context: Context) -> str | None:
+    inside = context.cwd or None
+    if value is None:
+        return inside
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"cwd={value!r} must be a path.")
+    path = os.fspath(value)
+    if not isinstance(path, str):
+        raise TypeError(f"cwd={value!r} must be a path as str, not bytes.")
+    return os.path.join(inside, path) if inside and not path.startswith(("~", "/")) else path
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"{name}={value!r} must be a number of seconds above 0, or None.")
+    return float(value)
+
+
+def _size(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f"{name}={value!r} must be a number of bytes above 0.")
+    return value
+
+
+def _hide(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(normalize_hide(values["hide"], values["out_stream"], values["err_stream"]))
+
+
+def _encoding(value: str | None) -> str:
+    encoding = value or "utf-8"
+    try:
+        "".encode(encoding)
+    except LookupError:
+        raise ValueError(f"encoding={encoding!r} is not an encoding that Python knows.") from None
+    return encoding
+
+
+def _trust(value: Any) -> bool | tuple[type, ...]:
+    if value is True:
+        return True
+    if value is None or value is False:
+        return ()
+    classes = tuple(value) if isinstance(value, Iterable) and not isinstance(value, type) else None
+    if classes is None or not all(isinstance(cls, type) for cls in classes):
+        raise TypeError(f"trust={value!r} must be True or a list of classes, such as [Version].")
+    return classes
+
+
+__all__ = ["REMOTELY_DEFAULTS", "Options", "PythonOptions", "check_names", "resolve"]

@@ -1,0 +1,15 @@
+"""Functions and arguments to bytes; answers to values.
+
+::
+
+    payload.dump(fn, args, ...)         what a call sends
+       |-- pickler    functions, classes, cells and modules as loader calls
+       |     |-- code       what a code object refers to; its bytes
+       |     |-- classes    a class's parts
+       |     `-- modules    by reference, bundled with the call, or by value
+       `-- culprits   the place of what can't be sent, for the message
+    answers.Decoder(...)                what a call gives back
+       |-- nodes      an inert graph from untrusted bytes, then built
+       |-- kinds      the standard objects' constructors
+       `-- raised     exceptions, with their remote tracebacks
+"""

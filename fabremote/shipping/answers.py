@@ -1,0 +1,184 @@
+"""What came back from a call: its value, or the exception that it raised.
+
+The first letter says which (see ``fabremote.agent.worker``); values and
+exceptions are data, built here by constructors that check their arguments:
+the standard kinds, and the caller's own classes, rebuilt without running any of
+their code.
+"""
+
+from __future__ import annotations
+
+import _pickle
+from collections.abc import Callable
+from typing import Any
+
+from fabremote.agent.loader import Stream
+from fabremote.calls import printable
+from fabremote.exceptions import ResultError, UntrustedResult
+from fabremote.shipping import nodes, own
+from fabremote.shipping.kinds import BUILDERS
+from fabremote.shipping.nodes import Malformed, Node
+
+_OWN_TAGS = ("instance", "member", "raised", "trusted")
+
+
+class Decoder:
+    """Rebuilds the answers of one call.
+
+    ``classes``: the caller's own classes by number; ``modules``: the own
+    modules whose source went along; ``trust``: classes that may run their own
+    code, or True for a full pickle. ``what`` names the call in messages.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        classes: list[type],
+        modules: frozenset[str],
+        trust: bool | tuple[type, ...],
+    ) -> None:
+        self.what = what
+        self._classes = classes
+        self._modules = modules
+        self.trust = trust
+
+    def value(self, data: memoryview) -> Any:
+        """Return the value in a pickle from the host; raise ResultError if it can't be had."""
+        if self.trust is True:
+            return self._full(data)
+        graph, tagged = nodes.read(data, lambda name: name in BUILDERS or name in _OWN_TAGS)
+        if not tagged:
+            return graph
+        return nodes.Builder(self._make, self._shell, self._fill).build(graph)
+
+    def _full(self, data: memoryview) -> Any:
+        """trust=True: unpickle by name, which runs whatever code the host chose."""
+        reader = _pickle.Unpickler(Stream(data))
+        reader.persistent_load = self._classes.__getitem__  # type: ignore[method-assign]
+        return reader.load()
+
+    # Nodes to values
+
+    def _make(self, name: str, args: tuple[Any, ...]) -> Any:
+        builders: dict[str, Callable[..., Any]] = {
+            "member": self._member,
+            "raised": self._exception,
+            "instance": self._instance,
+            "trusted": self._trusted,
+        }
+        builder = BUILDERS.get(name) or builders[name]
+        try:
+            return builder(*args)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, ResultError):
+                raise
+            raise Malformed(
+                f"an answer holds a malformed {name}: {printable(str(error))}"
+            ) from None
+
+    def _shell(self, node: Node) -> Any:
+        """Return an empty instance of the caller's class, if it can be had ahead of its value."""
+        if node.name == "instance" and len(node.args) == 3 and node.args[1] in own.EARLY:
+            return own.create(self._plain_class(node.args[0]), node.args[1], None)
+        return None
+
+    def _instance(self, ref: Any, base: Any, value: Any) -> Any:
+        return own.create(self._plain_class(ref), base, value)
+
+    def _fill(self, obj: Any, name: str, args: tuple[Any, ...], state: tuple[Any, ...]) -> None:
+        try:
+            if name == "trusted" and len(state) == 3:
+                own.set_trusted_state(obj, *state)
+            elif name == "instance" and len(args) == 3:
+                own.fill(obj, args, state)
+            else:
+                raise ValueError("it has no state")
+        except ValueError as error:
+            raise Malformed(f"an answer holds a malformed {name}: {error}") from None
+
+    def _plain_class(self, ref: Any) -> type:
+        cls = self._class(ref)
+        reason = own.needs_trust(cls)
+        if reason is not None:
+            raise self.untrusted(own.full_name(cls), "", f"its class defines {reason}")
+        return cls
+
+    def _class(self, ref: Any) -> type:
+        """Return the caller's own class that ``ref`` stands for."""
+        if type(ref) is int and 0 <= ref < len(self._classes):
+            return self._classes[ref]
+        if type(ref) is tuple and len(ref) == 2 and ref[0] in self._modules:
+            found = own.find_class(*ref)
+            if found is not None:
+                return found
+        raise Malformed(f"an answer refers to a class that isn't part of the call: {ref!r:.100}")
+
+    def _member(self, ref: Any, name: Any, *value: Any) -> Any:
+        return own.member(self._class(ref), name, *value)
+
+    def _trusted_classes(self) -> tuple[type, ...]:
+        return self.trust if isinstance(self.trust, tuple) else ()
+
+    def _trusted(self, index: Any, how: Any, args: Any) -> Any:
+        classes = self._trusted_classes()
+        if type(index) is not int or not 0 <= index < len(classes) or type(args) is not tuple:
+            raise Malformed("an answer refers to a class that wasn't trusted")
+        return own.create_trusted(classes[index], how, args)
+
+    # Exceptions
+
+    def _exception(self, ref: Any, args: Any, state: Any) -> BaseException:
+        """Return an exception that is part of a value."""
+        made = self.exception(ref, args, state)
+        if made is None:
+            raise self.untrusted(printable(".".join(map(str, ref))), "", "it is an exception")
+        return made
+
+    def exception(self, ref: Any, args: Any, state: Any) -> BaseException | None:
+        """Return the exception of a class reference, or None if its class isn't known here."""
+        if type(ref) is tuple and len(ref) == 2 and ref[0] not in self._modules:
+            cls = own.standard_exception(*ref)
+            if cls is None:
+                cls = next(
+                    (c for c in self._trusted_classes() if (c.__module__, c.__qualname__) == ref),
+                    None,
+                )
+            if cls is None:
+                return None
+        else:
+            cls = self._class(ref)
+        return own.create_exception(cls, args, state)
+
+    def untrusted(self, type_name: str, path: str, why: str) -> UntrustedResult:
+        """Return the error for an object that ``trust=`` could allow."""
+        place = f" at result{path}" if path else ""
+        short = type_name.rpartition(".")[2]
+        return UntrustedResult(
+            f"{self.what} returned a {type_name}{place}, which is not rebuilt from a host's "
+            f"data: {why}. If you trust this host with it, call it through "
+            f"python(trust=[{short}]); or return plain data.",
+            type_name,
+            path,
+        )
+
+
+def refusal(decoder: Decoder, record: Any) -> ResultError:
+    """Return the error for a result that the far side itself could not turn into data."""
+    why, type_name, path, allowed = record
+    type_name, path, why = printable(type_name), printable(path), printable(why)
+    if allowed:
+        return decoder.untrusted(type_name, path, f"it {why}")
+    place = f" at result{path}" if path else ""
+    return ResultError(
+        f"{decoder.what} returned a {type_name}{place} that {why}. Return data instead: "
+        "what you need of it, not the object."
+    )
+
+
+def plain(data: memoryview) -> Any:
+    """Return the built-in values in a pickle that may hold nothing else."""
+    graph, _ = nodes.read(data, lambda name: False)
+    return graph
+
+
+__all__ = ["Decoder", "plain", "refusal"]

@@ -1,0 +1,207 @@
+"""An answer's pickle, read without trusting it: first an inert graph, then values.
+
+The unpickler sees built-in values, `Tag` objects and `Node` objects only. No
+name in the pickle is looked up anywhere but in the list of tags; a node has no
+method that a pickle's instructions could reach but ``__setstate__``, which
+accepts one state, once. What the nodes stand for is built afterwards, by
+`build`, from constructors of ours.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import copyreg
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from fabremote.agent.loader import Stream
+from fabremote.exceptions import ResultError
+
+_ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
+_CONTAINERS = frozenset([list, tuple, dict, set, frozenset])
+
+
+class Malformed(ResultError):
+    """The bytes of an answer aren't what an agent writes."""
+
+
+class Node:
+    """A call of a tag: what stands for an object until it is built."""
+
+    __slots__ = ("args", "name", "state")
+
+    def __init__(self, name: str, args: tuple[Any, ...]) -> None:
+        self.name = name
+        self.args = args
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        if self.state is not None or type(state) is not tuple:
+            raise Malformed("an answer sets an object's state twice, or to no state")
+        self.state = state
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a node is not a value")
+
+
+class Tag:
+    """A name that an answer may call; calling it makes a node."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *args: Any) -> Node:
+        return Node(self._name, args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise Malformed("an answer sets the state of a tag")
+
+
+def read(data: memoryview, known: Callable[[str], bool]) -> tuple[Any, bool]:
+    """Return (graph, whether it has anything to build) of an answer's pickle.
+
+    ``known`` says whether a tag may be used. Raises Malformed, whatever is
+    wrong with the bytes, except for a MemoryError.
+    """
+    used: dict[str, Tag] = {}
+
+    def find(module: str, name: str) -> Tag:
+        if module != "_fabremote" or not known(name):
+            raise Malformed(f"an answer names {module}.{name}, which is code, not data")
+        return used.setdefault(name, Tag(name))
+
+    stream = Stream(data)
+    try:
+        # An extension code would fetch an object past find_class, from a cache
+        # that only the Python implementation can be kept from.
+        reader = _Slow(stream) if copyreg._extension_cache else _Fast(stream)  # type: ignore[attr-defined]
+        reader.find = find
+        return reader.load(), bool(used)
+    except (Malformed, MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise Malformed(f"an answer isn't a pickle of data: {error}") from None
+
+
+class _Fast(_pickle.Unpickler):
+    find: Callable[[str, str], Tag]
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self.find(module, name)
+
+
+class _Slow(pickle._Unpickler):
+    find: Callable[[str, str], Tag]
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self.find(module, name)
+
+    def get_extension(self, code: int) -> None:
+        raise Malformed("an answer uses an extension code, which is code, not data")
+
+
+class Builder:
+    """Builds the values that a graph's nodes stand for, without recursion.
+
+    ``make(name, args)`` returns the value of a node without state. For one with
+    state, ``shell(node)`` returns the object to be filled, or None if it can't
+    exist before its arguments do; then it is ``make``'s. ``fill(object, name,
+    args, state)`` fills it. Containers and shells may be in cycles.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str, tuple[Any, ...]], Any],
+        shell: Callable[[Node], Any],
+        fill: Callable[[Any, str, tuple[Any, ...], tuple[Any, ...]], None],
+    ) -> None:
+        self._make, self._shell, self._fill = make, shell, fill
+        self._built: dict[int, Any] = {}
+
+    def build(self, root: Any) -> Any:
+        """Return the value of the graph ``root``."""
+        for obj in self._order(root):
+            if id(obj) not in self._built:
+                self._built[id(obj)] = self._value(obj)
+            self._complete(obj)
+        return self._get(root)
+
+    def _order(self, root: Any) -> list[Any]:
+        """Return everything to build, each after what it is made of; note what exists early."""
+        order, seen, stack = [], set(), [(root, False)]
+        while stack:
+            obj, leaving = stack.pop()
+            if leaving:
+                order.append(obj)
+                continue
+            if type(obj) in _ATOMS or id(obj) in seen:
+                continue
+            seen.add(id(obj))
+            self._note(obj)
+            stack.append((obj, True))
+            stack.extend((part, False) for part in _parts(obj))
+        return order
+
+    def _note(self, obj: Any) -> None:
+        if type(obj) in (list, dict, set):
+            self._built[id(obj)] = obj
+        elif type(obj) is Node and obj.state is not None:
+            shell = self._shell(obj)
+            if shell is not None:
+                self._built[id(obj)] = shell
+
+    def _value(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is tuple:
+            return tuple(self._get(part) for part in obj)
+        if kind is frozenset:
+            return frozenset(self._get(part) for part in obj)
+        if kind is Node:
+            return self._make(obj.name, self._all(obj.args))
+        what = "tag as a value" if kind is Tag else kind.__qualname__
+        raise Malformed(f"an answer holds a {what}")
+
+    def _all(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(self._get(part) for part in parts)
+
+    def _get(self, part: Any) -> Any:
+        if type(part) in _ATOMS:
+            return part
+        try:
+            return self._built[id(part)]
+        except KeyError:
+            raise Malformed("an answer has a cycle through values that can't be in one") from None
+
+    def _complete(self, obj: Any) -> None:
+        """Put the built parts into a container or an object with state."""
+        kind = type(obj)
+        if kind is list:
+            obj[:] = [self._get(part) for part in obj]
+        elif kind is dict:
+            pairs = [(self._get(key), self._get(value)) for key, value in obj.items()]
+            obj.clear()
+            obj.update(pairs)
+        elif kind is set:
+            parts = [self._get(part) for part in obj]
+            obj.clear()
+            obj.update(parts)
+        elif kind is Node and obj.state is not None:
+            state = self._all(obj.state)
+            self._fill(self._built[id(obj)], obj.name, self._all(obj.args), state)
+
+
+def _parts(obj: Any) -> list[Any]:
+    kind = type(obj)
+    if kind is dict:
+        return [*obj.keys(), *obj.values()]
+    if kind in _CONTAINERS:
+        return list(obj)
+    if kind is Node:
+        return [*obj.args, *(obj.state or ())]
+    return []
+
+
+__all__ = ["Builder", "Malformed", "Node", "Tag", "read"]

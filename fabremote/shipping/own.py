@@ -1,0 +1,240 @@
+"""Objects of the caller's own classes, rebuilt from a host's data without their code.
+
+An instance is made by the ``__new__`` of its built-in base and its attributes
+are put into its ``__dict__`` and slots directly. A class whose own methods take
+part in that (`needs_trust`) is refused unless it is trusted.
+"""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import sys
+from typing import Any
+
+_BASES: dict[Any, type] = {
+    None: object,
+    **{
+        kind.__name__: kind
+        for kind in (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+    },
+}
+# The bases whose objects can exist before their content.
+EARLY = (None, "list", "dict", "set")
+# Methods that would run, or be run around, as an instance is rebuilt or dropped.
+_METHODS = ("__setstate__", "__reduce__", "__reduce_ex__", "__del__", "__setattr__", "__getattr__")
+_MORE_METHODS = ("__getattribute__", "__delattr__")
+# Exceptions are rebuilt from their arguments, so that these never run.
+_UNUSED_BY_EXCEPTIONS = ("__reduce__", "__reduce_ex__", "__setstate__", "__setattr__")
+
+_STANDARD_EXCEPTIONS = frozenset(
+    [
+        ("asyncio.exceptions", "CancelledError"),
+        ("asyncio.exceptions", "InvalidStateError"),
+        ("asyncio.exceptions", "TimeoutError"),
+        ("concurrent.futures._base", "CancelledError"),
+        ("concurrent.futures._base", "TimeoutError"),
+        ("configparser", "Error"),
+        ("configparser", "NoOptionError"),
+        ("configparser", "NoSectionError"),
+        ("csv", "Error"),
+        ("_csv", "Error"),
+        ("dataclasses", "FrozenInstanceError"),
+        ("decimal", "DivisionByZero"),
+        ("decimal", "InvalidOperation"),
+        ("decimal", "Overflow"),
+        ("http.client", "HTTPException"),
+        ("json.decoder", "JSONDecodeError"),
+        ("_queue", "Empty"),
+        ("queue", "Empty"),
+        ("queue", "Full"),
+        ("re", "error"),
+        ("shutil", "Error"),
+        ("shutil", "SameFileError"),
+        ("socket", "gaierror"),
+        ("socket", "herror"),
+        ("sqlite3", "Error"),
+        ("sqlite3", "IntegrityError"),
+        ("sqlite3", "OperationalError"),
+        ("ssl", "SSLError"),
+        ("struct", "error"),
+        ("subprocess", "CalledProcessError"),
+        ("subprocess", "SubprocessError"),
+        ("subprocess", "TimeoutExpired"),
+        ("tarfile", "TarError"),
+        ("tarfile", "ReadError"),
+        ("urllib.error", "HTTPError"),
+        ("urllib.error", "URLError"),
+        ("uuid", "Error"),
+        ("xml.etree.ElementTree", "ParseError"),
+        ("zipfile", "BadZipFile"),
+        ("zlib", "error"),
+    ]
+)
+
+
+def full_name(cls: type) -> str:
+    """Return a class's module and qualified name."""
+    return f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")
+
+
+def needs_trust(cls: type) -> str | None:
+    """Return the method because of which rebuilding ``cls`` would run its code, or None."""
+    for base in cls.__mro__:
+        if base.__module__ != "builtins":
+            for name in _METHODS + _MORE_METHODS:
+                if name in vars(base) and not _is_generated(base, name):
+                    return name
+    return None
+
+
+def _is_generated(cls: type, name: str) -> bool:
+    """Whether a method is one that dataclasses or Python itself made, and so harmless."""
+    if name in ("__setattr__", "__delattr__", "__setstate__", "__reduce__"):
+        parameters = getattr(cls, "__dataclass_params__", None)
+        if parameters is not None and "__dataclass_fields__" in vars(cls):
+            function = vars(cls)[name]
+            code = getattr(function, "__code__", None)
+            made = code is not None and code.co_filename in ("<string>", dataclasses_file())
+            return made
+    return False
+
+
+def dataclasses_file() -> str:
+    """Return the file whose functions slotted dataclasses borrow."""
+    import dataclasses
+
+    return str(dataclasses.__file__)
+
+
+def find_class(module: Any, name: Any) -> type | None:
+    """Return a class of an own, already imported module, without importing anything."""
+    found: Any = sys.modules.get(module) if type(module) is str else None
+    if found is None or type(name) is not str:
+        return None
+    for part in name.split("."):
+        found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    return found if isinstance(found, type) and found.__module__ == module else None
+
+
+def create(cls: type, base: Any, value: Any) -> Any:
+    """Return a new instance of ``cls`` with the built-in ``base``'s value."""
+    if type(base) not in (str, type(None)) or base not in _BASES:
+        raise ValueError(f"an unknown base {base!r:.40}")
+    kind = _BASES[base]
+    if not issubclass(cls, kind) or (value is not None and type(value) is not kind):
+        raise ValueError(f"a {full_name(cls)} that isn't made of a {kind.__name__}")
+    new: Any = kind.__new__
+    if value is None or base in EARLY:
+        return new(cls)
+    return new(cls, value)
+
+
+def fill(obj: Any, args: tuple[Any, ...], state: tuple[Any, ...]) -> None:
+    """Put content and attributes into an instance that `create` made."""
+    _, base, value = args
+    if len(state) != 1 or type(state[0]) is not dict:
+        raise ValueError("a state that isn't a dict")
+    if base == "list":
+        list.extend(obj, _exactly(value, list))
+    elif base == "dict":
+        dict.update(obj, _exactly(value, dict))
+    elif base == "set":
+        set.update(obj, _exactly(value, set))
+    set_attributes(obj, state[0])
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"content that isn't a {kind.__name__}")
+    return value
+
+
+def set_attributes(obj: Any, state: dict[Any, Any]) -> None:
+    """Set attributes in the instance's ``__dict__`` and slots, past the class's own code."""
+    slots = {
+        name: member
+        for base in type(obj).__mro__
+        for name, member in vars(base).items()
+        if type(member).__name__ == "member_descriptor" and base.__module__ != "builtins"
+    }
+    for name, value in state.items():
+        if type(name) is not str or (name.startswith("__") and name.endswith("__")):
+            raise ValueError(f"an attribute called {name!r:.40}")
+        if name in slots:
+            slots[name].__set__(obj, value)
+        else:
+            try:
+                object.__getattribute__(obj, "__dict__")[name] = value
+            except AttributeError:
+                raise ValueError(f"no attribute {name!r:.40}") from None
+
+
+def member(cls: type, name: Any, *value: Any) -> Any:
+    """Return an enum's member by name, or a Flag's combination by its integer value."""
+    if not isinstance(cls, enum.EnumMeta):
+        raise ValueError(f"{full_name(cls)} is no enum")
+    if type(name) is str and name in cls.__members__:
+        return cls.__members__[name]
+    if name is None and len(value) == 1 and type(value[0]) is int and issubclass(cls, enum.Flag):
+        return cls(value[0])
+    raise ValueError(f"{full_name(cls)} has no member {name!r:.40}")
+
+
+def create_trusted(cls: type, how: Any, args: tuple[Any, ...]) -> Any:
+    """Return an object of a trusted class, by its own code."""
+    if how == "call":
+        return cls(*args)
+    if how == "new":
+        return cls.__new__(cls, *args)
+    if how == "new_ex" and len(args) == 2 and type(args[1]) is dict:
+        return cls.__new__(cls, *args[0], **args[1])
+    raise ValueError(f"an unknown way {how!r:.40} to make a trusted object")
+
+
+def set_trusted_state(obj: Any, state: Any, items: Any, pairs: Any) -> None:
+    """Give a trusted object its state, as unpickling does."""
+    if state is not None:
+        if hasattr(obj, "__setstate__"):
+            obj.__setstate__(state)
+        else:
+            values = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+            for part in values:
+                for name, value in dict(part or {}).items():
+                    object.__setattr__(obj, name, value)
+    for item in items or ():
+        obj.append(item)
+    for key, value in pairs or ():
+        obj[key] = value
+
+
+def standard_exception(module: Any, name: Any) -> type[BaseException] | None:
+    """Return a built-in or a listed standard exception class, or None."""
+    if type(module) is not str or type(name) is not str:
+        return None
+    if module != "builtins" and (module, name) not in _STANDARD_EXCEPTIONS:
+        return None
+    found: Any = builtins if module == "builtins" else sys.modules.get(module)
+    if found is None:
+        found = __import__(module, fromlist=["_"])
+    cls = vars(found).get(name)
+    return cls if isinstance(cls, type) and issubclass(cls, BaseException) else None
+
+
+def create_exception(cls: type, args: Any, state: Any) -> BaseException:
+    """Return an exception with these arguments and attributes; its own __init__ doesn't run."""
+    if not issubclass(cls, BaseException) or type(args) is not tuple or type(state) is not dict:
+        raise ValueError("an exception that isn't one")
+    reason = needs_trust(cls)
+    if reason is not None and reason not in _UNUSED_BY_EXCEPTIONS:
+        raise ValueError(f"its class defines {reason}")
+    base = next(kind for kind in cls.__mro__ if kind.__module__ == "builtins")
+    made: BaseException = base.__new__(cls, *args)
+    base.__init__(made, *args)  # type: ignore[misc]
+    plain = dict(state)
+    for name in ("name", "path"):
+        # Kept in C by these, not in the instance's __dict__.
+        if name in plain and hasattr(base, name):
+            setattr(made, name, plain.pop(name))
+    set_attributes(made, plain)
+    return made

@@ -1,0 +1,231 @@
+"""Pickles a call: what is importable there by name, the rest as calls of the loader."""
+
+from __future__ import annotations
+
+import _pickle
+import builtins
+import dataclasses
+import functools
+import sys
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from fabric.group import Group
+from invoke.context import Context
+
+from fabremote.agent import loader
+from fabremote.bootstrap import RemotePython
+from fabremote.shipping import classes, code, modules
+
+# Compared by identity, so that they must be the far side's own.
+_SENTINELS = {
+    id(getattr(dataclasses, name)): name
+    for name in ("MISSING", "KW_ONLY", "_FIELD", "_FIELD_CLASSVAR", "_FIELD_INITVAR")
+}
+# Built-in types that only the types module has a name for.
+_NAMED_TYPES = {
+    id(value): name
+    for name in types.__all__
+    if isinstance(value := getattr(types, name), type)
+    and value.__module__ == "builtins"
+    and not hasattr(builtins, value.__name__)
+    and value not in (type(None), type(NotImplemented), type(...))
+}
+
+
+class Forbidden(Exception):
+    """An object that must not travel: (why, object)."""
+
+
+class Namespace:
+    """The globals of code that goes by value: one per globals dict and payload."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.name: str = values.get("__name__") or "__main__"
+        self.values = values
+
+    @property
+    def imported(self) -> bool:
+        """Whether the far side has these globals once it imports their module."""
+        module = sys.modules.get(self.name)
+        mine = module is not None and vars(module) is self.values
+        return mine and modules.by_reference(self.name)
+
+
+class PayloadPickler(_pickle.Pickler):
+    """A pickler of one payload.
+
+    ``classes``: the caller's own classes in it, by number. ``bundle``: the
+    names of own modules that it refers to, whose sources must go along.
+    """
+
+    def __init__(
+        self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None
+    ) -> None:
+        protocol = 5 if remote.version >= (3, 8) else 4
+        super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
+        self.remote = remote
+        self.classes: list[type] = []
+        self.bundle: set[str] = set()
+        self._namespaces: dict[int, Namespace] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        handler = _HANDLERS.get(type(obj))
+        if handler is not None:
+            return handler(self, obj)
+        if isinstance(obj, type):
+            return self.reduce_class(obj)
+        if isinstance(obj, (Context, Group)):
+            raise Forbidden("is a live connection, which can't leave this process", obj)
+        if id(obj) in _SENTINELS:
+            return loader.attribute, ("dataclasses", _SENTINELS[id(obj)])
+        return NotImplemented
+
+    def goes_by_name(self, obj: Any) -> bool:
+        """Return whether the far side can import ``obj`` by its module and qualified name."""
+        module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+        if not isinstance(module, str) or path is None or not modules.by_reference(module):
+            return False
+        found = sys.modules.get(module)
+        for part in path.split("."):
+            found = getattr(found, part, None)
+        if found is not obj:
+            return False
+        self.need(module)
+        return True
+
+    def need(self, module: str) -> None:
+        """Bundle an own module's source, and what it imports, with the payload."""
+        if module not in self.bundle and modules.origin(module) != "standard":
+            self.bundle.update(modules.bundle_of(module))
+
+    def namespace(self, values: dict[str, Any]) -> Namespace:
+        """Return the one `Namespace` of these globals."""
+        return self._namespaces.setdefault(id(values), Namespace(values))
+
+    def reduce_namespace(self, home: Namespace) -> Any:
+        if home.imported:
+            self.need(home.name)
+            return loader.imported, (home.name,)
+        return loader.module, (
+            home.name,
+            home.values.get("__file__"),
+            home.values.get("__package__"),
+        )
+
+    def reduce_function(self, fn: types.FunctionType) -> Any:
+        # The loader's own functions are what payloads are made of.
+        if fn.__module__ == loader.__name__ or self.goes_by_name(fn):
+            return NotImplemented
+        args = fn.__code__, self.namespace(fn.__globals__), fn.__name__, fn.__closure__
+        return loader.function, args, self._function_state(fn), None, None, loader.set_function
+
+    def _function_state(self, fn: types.FunctionType) -> tuple[Any, ...]:
+        found = code.references(fn.__code__)
+        used, submodules, parts = {}, [], []
+        if not self.namespace(fn.__globals__).imported:
+            used = {name: fn.__globals__[name] for name in found.globals if _ships(fn, name)}
+        for value in used.values():
+            if isinstance(value, types.ModuleType):
+                submodules += _submodules(value, found.names)
+                if not modules.is_importable(value):
+                    parts.append((value, _attributes(value, found.names)))
+        for name in found.modules(fn.__globals__.get("__package__") or ""):
+            self.need(name)
+        special = {
+            "__qualname__": fn.__qualname__,
+            "__module__": fn.__module__,
+            "__doc__": fn.__doc__,
+            "__annotations__": classes.annotation_texts(fn.__annotations__),
+        }
+        defaults = fn.__defaults__, fn.__kwdefaults__
+        return used, submodules, parts, *defaults, fn.__dict__, special
+
+    def reduce_class(self, cls: type) -> Any:
+        if cls.__module__ == "builtins":
+            name = _NAMED_TYPES.get(id(cls))
+            return NotImplemented if name is None else (loader.attribute, ("types", name))
+        if self.goes_by_name(cls):
+            return NotImplemented
+        number = len(self.classes)
+        self.classes.append(cls)
+        args: tuple[Any, ...] = (number, type(cls), cls.__name__, cls.__bases__)
+        args += (classes.namespace(cls),)
+        if classes.is_enum(cls):
+            state = classes.enum_attributes(cls), classes.member_attributes(cls)
+            args += (classes.members(cls),)
+            return loader.enumeration, args, state, None, None, loader.set_class
+        state = classes.attributes(cls), {}
+        return loader.skeleton, args, state, None, None, loader.set_class
+
+
+def _ships(fn: types.FunctionType, name: str) -> bool:
+    """Whether a global that code names is shipped, not made there for every module."""
+    return name in fn.__globals__ and name not in ("__name__", "__file__", "__package__")
+
+
+def _submodules(module: types.ModuleType, names: frozenset[str]) -> list[str]:
+    """Return the package's submodules that code reaches as its attributes."""
+    if not hasattr(module, "__path__") or not modules.is_importable(module):
+        return []
+    full = (f"{module.__name__}.{name}" for name in sorted(names))
+    return [name for name in full if name in sys.modules]
+
+
+def _attributes(module: types.ModuleType, names: frozenset[str]) -> dict[str, Any]:
+    """Return what code may use of a module that goes by value."""
+    return {name: value for name, value in vars(module).items() if name in names}
+
+
+def _module(pickler: PayloadPickler, module: types.ModuleType) -> Any:
+    if modules.is_importable(module):
+        pickler.need(module.__name__)
+        return loader.imported, (module.__name__,)
+    return pickler.reduce_namespace(pickler.namespace(vars(module)))
+
+
+def _cell(pickler: PayloadPickler, cell: types.CellType) -> Any:
+    try:
+        content = (cell.cell_contents,)
+    except ValueError:
+        return loader.cell, ()
+    return loader.cell, (), content, None, None, loader.set_cell
+
+
+def _lru_cache(pickler: PayloadPickler, cached: Any) -> Any:
+    if pickler.goes_by_name(cached):
+        return NotImplemented
+    settings = cached.cache_parameters()
+    return loader.lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
+
+
+def _typevar(pickler: PayloadPickler, var: typing.TypeVar) -> Any:
+    if modules.by_reference(var.__module__):
+        pickler.need(var.__module__)
+        return NotImplemented
+    names = ("bound", "covariant", "contravariant")
+    settings = {name: value for name in names if (value := getattr(var, f"__{name}__"))}
+    return loader.typevar, (var.__name__, var.__constraints__, settings)
+
+
+_HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
+    types.FunctionType: PayloadPickler.reduce_function,
+    types.CodeType: lambda pickler, obj: (loader.code, (code.dump(obj, pickler.remote),)),
+    types.CellType: _cell,
+    types.ModuleType: _module,
+    types.MethodType: lambda _, obj: (loader.method, (obj.__func__, obj.__self__)),
+    types.MappingProxyType: lambda _, obj: (loader.mappingproxy, (dict(obj),)),
+    Namespace: PayloadPickler.reduce_namespace,
+    property: lambda _, obj: (property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)),
+    staticmethod: lambda _, obj: (staticmethod, (obj.__func__,)),
+    classmethod: lambda _, obj: (classmethod, (obj.__func__,)),
+    functools.cached_property: lambda _, obj: (
+        functools.cached_property,
+        (obj.func,),
+        {"attrname": obj.attrname},
+    ),
+    type(functools.lru_cache(lambda: None)): _lru_cache,
+    typing.TypeVar: _typevar,
+}

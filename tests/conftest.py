@@ -1,0 +1,124 @@
+"""Servers to test against, connections to them, and a guard against leaks.
+
+``server`` is each kind of loopback server in turn, ``openssh`` the real sshd alone; ``conn`` and
+``conn_openssh`` are connections to them. HOME and the SSH configuration are the tests' own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fabremote.demo.server import OpenSSHServer, Server, find_sshd
+from tests import interpreters
+from tests.leaks import Snapshot
+
+if TYPE_CHECKING:
+    from fabremote import Connection
+
+SERVERS: list[Server] = []
+
+interpreters.found()  # now, as it needs the real HOME
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A HOME without anybody's keys, known hosts, agent and settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("SSH_AUTH_SOCK", raising=False)
+        for name in list(os.environ):
+            if name.startswith(("FABRIC_", "INVOKE_")):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def remote_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of every session: a PATH with the machine's interpreters."""
+    return {"PATH": interpreters.make_path(tmp_path_factory.mktemp("remote") / "bin")}
+
+
+def make_server(kind: str, directory: Path, env: dict[str, str]) -> Server:
+    """A server of this kind, not yet started; skips the test where there can be none."""
+    if kind == "openssh":
+        if find_sshd() is None:
+            pytest.skip("no sshd on this machine")
+        return OpenSSHServer(directory, env=env)
+    pytest.importorskip("asyncssh")
+    from fabremote.demo.embedded import EmbeddedServer
+
+    return EmbeddedServer(directory, env=env)
+
+
+def _serving(kind: str, paths: pytest.TempPathFactory, env: dict[str, str]) -> Iterator[Server]:
+    with make_server(kind, paths.mktemp(kind), env) as server:
+        SERVERS.append(server)
+        yield server
+        SERVERS.remove(server)
+
+
+@pytest.fixture(scope="session")
+def openssh(
+    tmp_path_factory: pytest.TempPathFactory, remote_env: dict[str, str]
+) -> Iterator[Server]:
+    """The machine's own sshd."""
+    yield from _serving("openssh", tmp_path_factory, remote_env)
+
+
+@pytest.fixture(scope="session")
+def asyncssh_server(
+    tmp_path_factory: pytest.TempPathFactory, remote_env: dict[str, str]
+) -> Iterator[Server]:
+    """The embedded server."""
+    yield from _serving("asyncssh", tmp_path_factory, remote_env)
+
+
+@pytest.fixture(
+    scope="session", params=["openssh", "asyncssh_server"], ids=["openssh", "asyncssh"]
+)
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each kind of server in turn."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
+def connect(server: Server) -> Connection:
+    """A fabremote connection to the first address of a server, not yet open."""
+    from fabremote import Connection
+
+    return Connection(
+        server.hosts[0],
+        user=server.user,
+        port=server.port,
+        connect_kwargs=server.connect_kwargs,
+    )
+
+
+@pytest.fixture
+def conn(server: Server) -> Iterator[Connection]:
+    """A connection to each kind of server in turn."""
+    connection = connect(server)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def conn_openssh(openssh: Server) -> Iterator[Connection]:
+    """A connection to the machine's own sshd."""
+    connection = connect(openssh)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """No test leaves a remote process, a local thread or a file descriptor behind."""
+    before = Snapshot(SERVERS)
+    yield
+    excess = before.excess()
+    assert not excess, "left behind: " + "; ".join(excess)

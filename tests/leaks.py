@@ -1,0 +1,75 @@
+"""What a test must not leave behind: remote processes, local threads, file descriptors."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fabremote.demo.processes import Process
+from fabremote.demo.server import Server
+
+PATIENCE = 2.0
+SERVING = "fabremote-embedded-server"  # a server that a test asked for late serves the session
+
+
+class Snapshot:
+    """What there is before a test; ``excess`` is what has come since."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self._servers = servers
+        self._processes = {(p.pid, p.started) for p in self._running()}
+        self._threads = set(threading.enumerate())
+        self._descriptors = _descriptors()
+
+    def excess(self) -> list[str]:
+        """What is left over after ``PATIENCE`` seconds, described."""
+        checks = (self._more_processes, self._more_threads, self._more_descriptors)
+        deadline = time.monotonic() + PATIENCE
+        return [text for check in checks for text in _settle(check, deadline)]
+
+    def _running(self) -> list[Process]:
+        return [process for server in self._servers for process in server.processes()]
+
+    def _more_processes(self) -> list[str]:
+        left = (p for p in self._running() if (p.pid, p.started) not in self._processes)
+        return [f"remote process {p.pid}: {p.command}" for p in left]
+
+    def _more_threads(self) -> list[str]:
+        left = set(threading.enumerate()) - self._threads
+        # asyncio before Python 3.12 waits for each process of the embedded server in a thread.
+        return [
+            f"thread {thread.name}"
+            for thread in left
+            if thread.name != SERVING and not thread.name.startswith("waitpid-")
+        ]
+
+    def _more_descriptors(self) -> list[str]:
+        now = _descriptors()
+        if len(now) <= len(self._descriptors):
+            return []
+        new = now.items() - self._descriptors.items()
+        return [f"file descriptor {number}: {target}" for number, target in sorted(new)]
+
+
+def _settle(check: Callable[[], list[str]], deadline: float) -> list[str]:
+    left = check()
+    while left and time.monotonic() < deadline:
+        gc.collect()  # paramiko's objects refer to each other in circles
+        time.sleep(0.02)
+        left = check()
+    return left
+
+
+def _descriptors() -> dict[int, str]:
+    """The open file descriptors and what they are; empty where the system doesn't tell."""
+    found = {}
+    for entry in os.listdir("/proc/self/fd") if Path("/proc/self/fd").is_dir() else []:
+        try:
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue  # the one that listed them
+    return found
