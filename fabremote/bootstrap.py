@@ -35,8 +35,8 @@ AGENT_MODULES = (
     "kinds",
     "loader",
     "answers",
-    "worker",
     "processes",
+    "worker",
     "workers",
     "supervisor",
 )
@@ -177,7 +177,8 @@ class Start:
         return "\n".join(kept[-10:])[-2000:]
 
 
-def check_py_options(text: str) -> list[str]:
+@functools.cache
+def check_py_options(text: str) -> tuple[str, ...]:
     """Return the words of ``py_options``, or raise ValueError saying what is wrong with it."""
     try:
         words = shlex.split(text)
@@ -199,7 +200,7 @@ def check_py_options(text: str) -> list[str]:
             )
     if takes_value:
         raise ValueError(f"py_options={text!r}: {words[-1]} needs a value after it.")
-    return words
+    return tuple(words)
 
 
 def _runs_else(word: str) -> bool:
@@ -209,6 +210,7 @@ def _runs_else(word: str) -> bool:
     return letters is not None and bool(set(letters[1]) & set("cmhV?"))
 
 
+@functools.cache
 def check_python(text: str) -> None:
     """Raise ValueError if ``python=`` can't name an interpreter."""
     try:

@@ -20,7 +20,7 @@ from _pickle import Pickler, PicklingError
 from . import kinds, loader, paths
 
 TAGS = type(sys)("_fabremote")
-PROTOCOL = 4
+PROTOCOL = 5 if sys.version_info >= (3, 8) else 4
 
 # The built-in value inside an object of a subclass, past its overridden methods.
 _ALL = slice(None)

@@ -11,18 +11,21 @@ _PDEATHSIG = 1
 _CHILD_SUBREAPER = 36
 
 
-def _prctl():
-    """Return a caller of Linux's prctl, or a function that does nothing elsewhere."""
+def c_function(name):
+    """Return a caller of a C function, or one that does nothing where there is none.
+
+    By _ctypes, as ctypes itself takes milliseconds to import.
+    """
     try:
         import _ctypes
 
-        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
-        return lambda option, value: _ctypes.call_function(address, (option, value, 0, 0, 0))
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), name)
+        return lambda *args: _ctypes.call_function(address, args)
     except (ImportError, OSError, AttributeError):
-        return lambda option, value: None
+        return lambda *args: None
 
 
-prctl = _prctl()
+_prctl = c_function("prctl")
 
 
 def isolate(parent):
@@ -32,8 +35,8 @@ def isolate(parent):
     what a cancelled call left in other sessions is found too.
     """
     os.setsid()
-    prctl(_PDEATHSIG, _signal.SIGKILL)
-    prctl(_CHILD_SUBREAPER, 1)
+    _prctl(_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
+    _prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
     _signal.set_wakeup_fd(-1)

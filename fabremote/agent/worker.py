@@ -11,6 +11,7 @@ path, whether ``trust=`` could allow it).
 """
 
 import builtins
+import gc
 import io
 import marshal
 import os
@@ -18,16 +19,18 @@ import struct
 import sys
 from _pickle import dumps
 
-from . import answers, loader
+from . import answers, loader, processes
 
 TOTAL = struct.Struct(">Q")
 LENGTH = struct.Struct(">I")
+FFLUSH = processes.c_function("fflush")
 MAX_CHAIN = 100
 
 
 def serve(payload_fd, reply_fd):
     """Run the call that arrives on ``payload_fd``; never returns."""
     me = os.getpid()
+    settle()
     received = read_payload(payload_fd)
     os.close(payload_fd)
     if received is None:
@@ -41,6 +44,14 @@ def serve(payload_fd, reply_fd):
     if os.getpid() == me:
         write_all(reply_fd, pieces)
     os._exit(0)
+
+
+def settle():
+    """Make the process what a new one is; done before the call arrives, to cost it nothing."""
+    gc.enable()
+    open_streams("utf-8")
+    sys.modules["__main__"] = loader.Module("__main__")
+    sys.argv[:] = [""]
 
 
 def read_payload(fd):
@@ -128,9 +139,8 @@ def prepare(header):
             sys.path[:0] = [entry for entry in env["PYTHONPATH"].split(os.pathsep) if entry]
     if header["cwd"]:
         os.chdir(os.path.expanduser(header["cwd"]))
-    open_streams(header["encoding"])
-    sys.modules["__main__"] = loader.Module("__main__")
-    sys.argv[:] = [""]
+    if header["encoding"] != sys.stdout.encoding:
+        open_streams(header["encoding"])
 
 
 def open_streams(encoding):
@@ -328,9 +338,4 @@ def flush():
             stream.flush()
         except Exception:
             pass
-    try:
-        import _ctypes
-
-        _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "fflush"), (None,))
-    except Exception:
-        pass
+    FFLUSH(None)

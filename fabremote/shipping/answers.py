@@ -49,7 +49,7 @@ class Decoder:
         graph, tagged = nodes.read(data, lambda name: name in BUILDERS or name in _OWN_TAGS)
         if not tagged:
             return graph
-        return nodes.Builder(self._make, self._shell, self._fill).build(graph)
+        return nodes.Builder(self._make, self._shell, self._fill, len(data)).build(graph)
 
     def _full(self, data: memoryview) -> Any:
         """trust=True: unpickle by name, which runs whatever code the host chose."""

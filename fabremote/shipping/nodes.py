@@ -19,6 +19,10 @@ from fabremote.agent.loader import Stream
 from fabremote.exceptions import ResultError
 
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
+_SIZED = frozenset([str, bytes, bytearray, list, tuple, dict, set, frozenset])
+# What building may copy, in bytes and items: this, and so much for each byte received.
+ROOM = 1 << 24
+AMPLIFICATION = 4
 _CONTAINERS = frozenset([list, tuple, dict, set, frozenset])
 
 
@@ -109,7 +113,8 @@ class Builder:
     ``make(name, args)`` returns the value of a node without state. For one with
     state, ``shell(node)`` returns the object to be filled, or None if it can't
     exist before its arguments do; then it is ``make``'s. ``fill(object, name,
-    args, state)`` fills it. Containers and shells may be in cycles.
+    args, state)`` fills it. Containers and shells may be in cycles. ``size`` is
+    the answer's in bytes, which bounds what is built of it.
     """
 
     def __init__(
@@ -117,8 +122,10 @@ class Builder:
         make: Callable[[str, tuple[Any, ...]], Any],
         shell: Callable[[Node], Any],
         fill: Callable[[Any, str, tuple[Any, ...], tuple[Any, ...]], None],
+        size: int,
     ) -> None:
         self._make, self._shell, self._fill = make, shell, fill
+        self._room = ROOM + AMPLIFICATION * size
         self._built: dict[int, Any] = {}
 
     def build(self, root: Any) -> Any:
@@ -160,9 +167,17 @@ class Builder:
         if kind is frozenset:
             return frozenset(self._get(part) for part in obj)
         if kind is Node:
-            return self._make(obj.name, self._all(obj.args))
+            args = self._all(obj.args)
+            self._spend(args)
+            return self._make(obj.name, args)
         what = "tag as a value" if kind is Tag else kind.__qualname__
         raise Malformed(f"an answer holds a {what}")
+
+    def _spend(self, args: tuple[Any, ...]) -> None:
+        """Count what a constructor may copy: a pickle can name one large part many times."""
+        self._room -= sum(len(arg) for arg in args if type(arg) in _SIZED)
+        if self._room < 0:
+            raise Malformed("an answer builds far more than it holds")
 
     def _all(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(self._get(part) for part in parts)
