@@ -102,10 +102,22 @@ class RemotePython:
     pid: int
     executable: str
 
+    @property
+    def reads(self) -> tuple[str, tuple[int, int], int]:
+        """What a payload for it depends on: implementation, minor version, optimisation."""
+        return self.implementation, self.version[:2], self.optimize
+
     def __str__(self) -> str:
         version = ".".join(map(str, self.version))
         name = "Python" if self.implementation == "cpython" else self.implementation
         return f"{name} {version} ({self.executable})"
+
+
+def this_python() -> RemotePython:
+    """Return this process's own interpreter, the likeliest to be found on the far side."""
+    major, minor, micro = sys.version_info[:3]
+    name, level = sys.implementation.name, sys.flags.optimize
+    return RemotePython((major, minor, micro), name, level, 0, sys.executable)
 
 
 @functools.cache

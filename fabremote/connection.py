@@ -53,13 +53,19 @@ class Sessions:
         with self.lock:
             gate = self._starting.setdefault(key, threading.Lock())
         with gate:
-            session = self._live.get(key)
-            if session is None or not session.alive or session.carrier is not carrier:
+            session = self.live(key, carrier)
+            if session is None:
                 session = make()
                 session.carrier = carrier
                 with self.lock:
                     self._live[key] = session
             return session
+
+    def live(self, key: tuple[Any, ...], carrier: Any) -> Session | None:
+        """Return the session of ``key`` over ``carrier`` if there is one that lives."""
+        session = self._live.get(key)
+        alive = session is not None and session.alive and session.carrier is carrier
+        return session if alive else None
 
     def close(self) -> None:
         """End every agent and the calls that run in it."""
@@ -97,6 +103,11 @@ class Calls:
         raise NotImplementedError
 
 
+def _key(options: Options) -> tuple[Any, ...]:
+    """Return what an agent is started with: calls that agree in it share one."""
+    return options.python, options.py_options, options.prefixes
+
+
 class RemoteHost:
     """A Fabric connection as the place of an interpreter."""
 
@@ -104,15 +115,20 @@ class RemoteHost:
         self.context = connection
         self.label = str(connection.host)
 
+    def live_session(self, options: Options) -> Session | None:
+        """Return the agent for these options if the connection has a live one."""
+        connection = self.context
+        transport = connection.transport if connection.is_connected else None
+        return _sessions(connection).live(_key(options), transport) if transport else None
+
     def session(self, options: Options) -> Session:
-        """Return the agent for these options over the open connection."""
+        """Return the agent for these options, connecting and starting it if need be."""
         connection = self.context
         sessions = _sessions(connection)
         with sessions.lock:
             transport = self._open(connection)
-        key = options.python, options.py_options, options.prefixes
         opener = functools.partial(self._channel, transport)
-        return sessions.get(key, transport, lambda: start(opener, self.label, options))
+        return sessions.get(_key(options), transport, lambda: start(opener, self.label, options))
 
     def _open(self, connection: fabric.Connection) -> Any:
         fresh = not connection.is_connected
@@ -147,11 +163,14 @@ class LocalHost:
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    def live_session(self, options: Options) -> Session | None:
+        """Return the agent for these options on this machine if there is a live one."""
+        return _sessions(self.context).live(_key(options), None)
+
     def session(self, options: Options) -> Session:
         """Return the agent for these options on this machine."""
-        key = options.python, options.py_options, options.prefixes
         make = functools.partial(start, ProcessLink, self.label, options)
-        return _sessions(self.context).get(key, None, make)
+        return _sessions(self.context).get(_key(options), None, make)
 
 
 class RemoteCalls(Calls):

@@ -13,6 +13,7 @@ import fabric
 from invoke.context import Context
 from invoke.exceptions import Failure, WatcherError
 
+from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
 from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
 from fabremote.options import Options, resolve
@@ -30,6 +31,9 @@ class Host(Protocol):
 
     context: Context
     label: str
+
+    def live_session(self, options: Options) -> Session | None:
+        """Return the agent for these options if there is a live one; connect to nothing."""
 
     def session(self, options: Options) -> Session:
         """Return the live agent for these options, started if need be."""
@@ -183,12 +187,21 @@ class Prepared:
         return f"{self.name.removesuffix('()')}({', '.join(words)})"
 
     def _start(self) -> tuple[Call, Payload, Decoder]:
-        session = self._host.session(self._options)
-        payload = dump(self._fn, self._args, self._kwargs, self._options, session.python)
+        session = self._host.live_session(self._options)
+        python = session.python if session is not None else this_python()
+        # Before anything is begun over there, so that what can't go does nothing.
+        payload = self._dump(python)
+        if session is None:
+            session = self._host.session(self._options)
+            if session.python.reads != python.reads:
+                payload = self._dump(session.python)
         what = f"{self.name} on {session.label}"
         decoder = Decoder(what, payload.classes, payload.modules, self._options.trust)
         call = Call(session, session.number(), self.name, self._options, self._keep)
         return call, payload, decoder
+
+    def _dump(self, python: RemotePython) -> Payload:
+        return dump(self._fn, self._args, self._kwargs, self._options, python)
 
     def _finish(self) -> tuple[Any, Outcome]:
         call, payload, decoder = self._start()
