@@ -1,29 +1,35 @@
 """The developer's front door: ``inv --list``."""
 
+import shlex
+import sys
+
 from invoke import Context, task
+
+# This environment's tools, whether or not it is activated.
+PYTHON = shlex.quote(sys.executable)
 
 
 @task
 def check(c: Context) -> None:
     """Lint, formatting and types."""
-    c.run("ruff check", echo=True)
-    c.run("ruff format --check", echo=True)
-    c.run("mypy", echo=True)
+    c.run(f"{PYTHON} -m ruff check", echo=True)
+    c.run(f"{PYTHON} -m ruff format --check", echo=True)
+    c.run(f"{PYTHON} -m mypy", echo=True)
 
 
 @task
 def test(c: Context) -> None:
     """The test suite."""
-    c.run("pytest", echo=True, pty=True)
+    c.run(f"{PYTHON} -m pytest", echo=True, pty=True)
 
 
 @task
 def bench(c: Context) -> None:
     """The benchmarks."""
-    c.run("python -m benchmarks", echo=True, pty=True)
+    c.run(f"{PYTHON} -m benchmarks", echo=True, pty=True)
 
 
 @task
 def demo(c: Context) -> None:
     """The tour against throwaway SSH servers."""
-    c.run("python -m fabremote.demo", echo=True, pty=True)
+    c.run(f"{PYTHON} -m fabremote.demo", echo=True, pty=True)

@@ -113,7 +113,7 @@ class RemoteHost:
 
     def __init__(self, connection: fabric.Connection) -> None:
         self.context = connection
-        self.label = str(connection.host)
+        self.label = str(connection.original_host)
 
     def live_session(self, options: Options) -> Session | None:
         """Return the agent for these options if the connection has a live one."""

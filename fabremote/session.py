@@ -328,7 +328,7 @@ def _missing(
             tried or (wanted,),
         )
     noise = printable(attempt.noise(found))
-    said = f" It said: {noise}" if noise else ""
+    said = f" It said: {noise.rstrip('.')}." if noise else ""
     names = tried or attempt.choices
     if status in (126, 127) or (status is None and not tried):
         why = f"{label} has no interpreter {wanted} that can be run (tried {', '.join(names)})."

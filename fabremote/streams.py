@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import copy
 import os
 import select
 import sys
@@ -41,8 +40,9 @@ class Output:
         self._keep = keep
         self._kept: deque[str] = deque()
         self._size = 0
-        # A watcher remembers how far it has read; each stream needs its own.
-        self._watchers = [copy.copy(watcher) for watcher in watchers]
+        # A watcher remembers how far it has read, for the thread that it is used
+        # in; here one thread serves both streams, so each keeps its own memory.
+        self._watchers = [(watcher, dict(vars(watcher))) for watcher in watchers]
         self._respond = respond
         self._seen = ""
 
@@ -56,8 +56,8 @@ class Output:
             _show(self._target, text)
         if self._watchers:
             self._seen += text
-            for watcher in self._watchers:
-                for response in watcher.submit(self._seen):
+            for watcher, memory in self._watchers:
+                for response in _submit(watcher, memory, self._seen):
                     self._respond(response)
 
     def text(self) -> str:
@@ -75,6 +75,19 @@ class Output:
         self._size += len(text)
         while not self._keep and self._size - len(self._kept[0]) >= TAIL:
             self._size -= len(self._kept.popleft())
+
+
+def _submit(watcher: StreamWatcher, memory: dict[str, Any], text: str) -> list[str]:
+    """Have a watcher look at a stream's text, with its memory of that stream."""
+    shared = vars(watcher)
+    before = dict(shared)
+    shared.update(memory)
+    try:
+        return list(watcher.submit(text))
+    finally:
+        memory.update(shared)
+        shared.clear()
+        shared.update(before)
 
 
 def _show(target: IO[str], text: str) -> None:

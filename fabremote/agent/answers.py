@@ -5,10 +5,11 @@ is a call of a tag: ``_fabremote.<tag>(*arguments)``, the arguments being data
 again. The caller's side knows the tags and nothing else, so no name that it
 reads here can reach code. Start set: `kinds`. Beyond it:
 
-``instance(ref, base value)``, then state: an object of one of the caller's own
-classes. ``member(ref, name)``: a member of one of their enums. ``raised(ref,
-args, state)``: an exception as a value. ``trusted(index, how, args)``, then
-state: an object of a class named in ``trust=``, by its own ``__reduce_ex__``.
+``instance(ref, base, value)``, then state (attributes, content): an object of
+one of the caller's own classes; a list's, dict's or set's value is its content.
+``member(ref, name)``: a member of one of their enums. ``raised(ref, args,
+state)``: an exception as a value. ``trusted(index, how, args)``, then state: an
+object of a class named in ``trust=``, by its own ``__reduce_ex__``.
 ``ref`` is the class's number in this call, or (module, qualified name) for a
 class of a forwarded module, of ``builtins`` or of the standard library.
 """
@@ -113,27 +114,26 @@ class Encoder:
         except RecursionError:
             raise Refused("is nested too deeply to be sent", value, "")
         except (PicklingError, TypeError, AttributeError) as error:
-            raise self._explain(value, error)
+            raise Refused("can't be pickled (%s)" % error, value, "")
         return chunks
 
     def _pickler(self, chunks):
-        pickler = Pickler(chunks, PROTOCOL)
-        pickler.dispatch_table = _Always(self.reduce)
+        if sys.version_info >= (3, 8):
+            pickler = _DataPickler(chunks, PROTOCOL)
+            pickler.reduce = self.reduce
+        else:
+            # Functions and classes pass it by, and are refused by the caller.
+            pickler = Pickler(chunks, PROTOCOL)
+            pickler.dispatch_table = _Always(self.reduce)
         return pickler
-
-    def _explain(self, value, error):
-        # Functions and classes don't pass through the dispatch table.
-        is_name = lambda obj: isinstance(obj, (type, loader.Function))  # noqa: E731
-        path = paths.search(value, is_name)
-        if path is None:
-            return Refused("can't be pickled (%s)" % error, value, "")
-        return Refused("is code, not data", value, path)
 
     def reduce(self, obj):
         """Return how ``obj`` is written: a tag and arguments that are data."""
         cls = type(obj)
         if cls is Tag:
             return obj.__name__
+        if isinstance(obj, (type, loader.Function)):
+            raise Refused("is code, not data", obj)
         if cls in self.indices:
             return self._trusted(obj, cls)
         described = kinds.describe(obj)
@@ -153,19 +153,37 @@ class Encoder:
             if members.get(name) is obj:
                 return tag("member"), (ref, name)
             return tag("member"), (ref, None, obj._value_)
-        base = plain = None
+        base = plain = content = None
         for candidate, value_of in _BASES:
             if isinstance(obj, candidate):
                 base, plain = candidate.__name__, value_of(obj)
                 break
-        return tag("instance"), (ref, base, plain), (paths.state_of(obj),)
+        if base in ("list", "dict", "set"):
+            # Beside the attributes, so that what it holds may hold it.
+            plain, content = None, plain
+        return tag("instance"), (ref, base, plain), (paths.state_of(obj), content)
 
     def exception(self, error):
         """Return the reduction of an exception: its class, arguments and attributes."""
         return tag("raised"), (exception_reference(error),) + exception_parts(error)
 
+    def could_be_trusted(self, obj):
+        """Return whether ``trust=[type(obj)]`` would let ``obj`` through."""
+        cls = type(obj)
+        found = sys.modules.get(cls.__module__)
+        for part in cls.__qualname__.split("."):
+            found = getattr(found, part, None)
+        if cls.__module__ == "builtins" or found is not cls or isinstance(obj, type):
+            return False
+        try:
+            self._trusted(obj, cls)
+        except Exception:
+            return False
+        return True
+
     def _trusted(self, obj, cls):
-        reduced = obj.__reduce_ex__(PROTOCOL)
+        reduce = copyreg.dispatch_table.get(cls)
+        reduced = reduce(obj) if reduce is not None else obj.__reduce_ex__(PROTOCOL)
         if isinstance(reduced, str):
             raise Refused("reduces to a name, so that it needs trust=True", obj)
         make, args = reduced[0], tuple(reduced[1])
@@ -183,7 +201,12 @@ class Encoder:
             )
         items = list(items) if items is not None else None
         pairs = list(pairs) if pairs is not None else None
-        return tag("trusted"), (self.indices[cls], how, args), (state, items, pairs)
+        return tag("trusted"), (self.indices.get(cls), how, args), (state, items, pairs)
+
+
+class _DataPickler(Pickler):
+    def reducer_override(self, obj):
+        return self.reduce(obj)
 
 
 class _FullPickler(Pickler):

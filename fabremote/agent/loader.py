@@ -19,6 +19,9 @@ BUNDLE = {}  # type: dict[str, tuple[str, str, bool]]
 # Files that code of the caller's came from, as it named them.
 SHIPPED_FILES = set()  # type: set[str]
 
+# What is set once everything is loaded: (class, its __init_subclass__).
+LAST = []  # type: list[tuple[type, object]]
+
 Module = type(sys)
 Function = type(lambda: None)
 
@@ -26,9 +29,11 @@ Function = type(lambda: None)
 def load(data, buffers):
     """Return the object that the payload's pickle ``data`` describes."""
     stream = Stream(data)
-    if buffers:
-        return Unpickler(stream, buffers=buffers).load()
-    return Unpickler(stream).load()
+    reader = Unpickler(stream, buffers=buffers) if buffers else Unpickler(stream)
+    loaded = reader.load()
+    for cls, value in LAST:
+        cls.__init_subclass__ = value
+    return loaded
 
 
 class Stream:
@@ -186,8 +191,12 @@ def set_class(made, state):
     """Set a class's attributes, and the attributes of its members if it is an enum."""
     attributes, members = state
     for name, value in attributes.items():
-        # Past a metaclass's own __setattr__: this rebuilds, it does not assign.
-        type.__setattr__(made, name, value)
+        if name == "__init_subclass__":
+            # Not before all are there: it has run, where the classes are from.
+            LAST.append((made, value))
+        else:
+            # Past a metaclass's own __setattr__: this rebuilds, it does not assign.
+            type.__setattr__(made, name, value)
     for name, values in members.items():
         made.__members__[name].__dict__.update(values)
 

@@ -114,18 +114,17 @@ def respond(header, data, buffers):
     try:
         return [b"V"] + encoder.encode(value).pieces
     except answers.Refused as refusal:
-        return [b"R", dumps(describe_refusal(refusal), 4)]
+        return [b"R", dumps(describe_refusal(refusal, encoder), 4)]
     except BaseException as error:
         # The object's own __reduce__ or properties raised while it was encoded.
         why = "raised %s: %s as it was encoded" % (type(error).__name__, text_of(error))
         return [b"R", dumps((why, name_of(type(value)), "", False), 4)]
 
 
-def describe_refusal(refusal):
+def describe_refusal(refusal, encoder):
     """Return (why, type name, path, could trust= allow it) of a `Refused`."""
     why, culprit, path = refusal.args
-    allowed = not isinstance(culprit, (type, loader.Function)) and why.startswith("is not a kind")
-    return why, name_of(type(culprit)), path or "", allowed
+    return why, name_of(type(culprit)), path or "", encoder.could_be_trusted(culprit)
 
 
 def prepare(header):
@@ -227,13 +226,26 @@ def data_of(error, encoder):
     if encoder.trust is True or type(error) in encoder.indices:
         attempts.append(lambda: ("whole", error))
     attempts.append(lambda: ("parts",) + parts_of(error))
-    attempts.append(lambda: ("parts",) + parts_of(error)[:2] + ({},))
+    attempts.append(lambda: ("parts",) + what_travels(parts_of(error), encoder))
     for attempt in attempts:
         try:
             return b"".join(encoder.encode(attempt()).pieces)
         except Exception:
             continue
     return None
+
+
+def what_travels(parts, encoder):
+    """Return the parts of an exception without the attributes that can't be sent."""
+    ref, args, state = parts
+    kept = {}
+    for name, value in state.items():
+        try:
+            encoder.encode(value)
+        except Exception:
+            continue
+        kept[name] = value
+    return ref, args, kept
 
 
 def parts_of(error):

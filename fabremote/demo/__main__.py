@@ -203,8 +203,12 @@ class Screen:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
 
     def line(self, text: str = "") -> None:
-        """Show one line now."""
-        print(text, flush=True)
+        """Show one line now; end the tour if nobody reads on, as in ``| head``."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(1) from None
 
     def say(self, text: str) -> None:
         """Show a text of a step, folded."""

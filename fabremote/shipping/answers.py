@@ -19,6 +19,8 @@ from fabremote.shipping import nodes, own
 from fabremote.shipping.kinds import BUILDERS
 from fabremote.shipping.nodes import Malformed, Node
 
+# What no trust could change.
+_UNSENDABLE = ("can't be pickled", "is nested too deeply", "raised ")
 _OWN_TAGS = ("instance", "member", "raised", "trusted")
 
 
@@ -49,7 +51,10 @@ class Decoder:
         graph, tagged = nodes.read(data, lambda name: name in BUILDERS or name in _OWN_TAGS)
         if not tagged:
             return graph
-        return nodes.Builder(self._make, self._shell, self._fill, len(data)).build(graph)
+        try:
+            return nodes.Builder(self._make, self._shell, self._fill, len(data)).build(graph)
+        except UntrustedResult as error:
+            raise self.untrusted(error.type_name, error.path, str(error)) from None
 
     def _full(self, data: memoryview) -> Any:
         """trust=True: unpickle by name, which runs whatever code the host chose."""
@@ -77,9 +82,11 @@ class Decoder:
             ) from None
 
     def _shell(self, node: Node) -> Any:
-        """Return an empty instance of the caller's class, if it can be had ahead of its value."""
+        """Return an empty instance of a class, if it can be had ahead of its arguments."""
+        if node.name == "trusted" and len(node.args) == 3 and node.args[2] == ():
+            return self._make(node.name, node.args)
         if node.name == "instance" and len(node.args) == 3 and node.args[1] in own.EARLY:
-            return own.create(self._plain_class(node.args[0]), node.args[1], None)
+            return self._make(node.name, (node.args[0], node.args[1], None))
         return None
 
     def _instance(self, ref: Any, base: Any, value: Any) -> Any:
@@ -100,7 +107,7 @@ class Decoder:
         cls = self._class(ref)
         reason = own.needs_trust(cls)
         if reason is not None:
-            raise self.untrusted(own.full_name(cls), "", f"its class defines {reason}")
+            raise UntrustedResult(f"its class defines {reason}", own.full_name(cls))
         return cls
 
     def _class(self, ref: Any) -> type:
@@ -131,7 +138,8 @@ class Decoder:
         """Return an exception that is part of a value."""
         made = self.exception(ref, args, state)
         if made is None:
-            raise self.untrusted(printable(".".join(map(str, ref))), "", "it is an exception")
+            name = printable(".".join(map(str, ref)))
+            raise UntrustedResult("it is an exception of no class known here", name)
         return made
 
     def exception(self, ref: Any, args: Any, state: Any) -> BaseException | None:
@@ -169,10 +177,13 @@ def refusal(decoder: Decoder, record: Any) -> ResultError:
     if allowed:
         return decoder.untrusted(type_name, path, f"it {why}")
     place = f" at result{path}" if path else ""
-    return ResultError(
+    message = (
         f"{decoder.what} returned a {type_name}{place} that {why}. Return data instead: "
         "what you need of it, not the object."
     )
+    if why.startswith(_UNSENDABLE):
+        return ResultError(message)
+    return UntrustedResult(message, type_name, path)
 
 
 def plain(data: memoryview) -> Any:

@@ -58,6 +58,9 @@ def namespace(cls: type) -> dict[str, Any]:
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__dict__.get("__doc__"),
     }
+    if "__orig_bases__" in cls.__dict__:
+        # typing.Generic looks at them as the class is made.
+        found["__orig_bases__"] = cls.__dict__["__orig_bases__"]
     if "__slots__" in cls.__dict__:
         slots = cls.__dict__["__slots__"]
         found["__slots__"] = slots if isinstance(slots, str) else tuple(slots)

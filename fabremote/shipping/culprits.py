@@ -7,6 +7,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from fabric.group import Group
+from invoke.context import Context
+
 from fabremote.agent import paths
 from fabremote.shipping.code import references
 
@@ -46,10 +49,27 @@ def _function_children(fn: types.FunctionType) -> list[tuple[str, Any]]:
     return found
 
 
+def _fails_by_itself(obj: Any) -> bool:
+    """Whether no part of ``obj`` is to blame: a connection, or one that refuses pickling."""
+    if isinstance(obj, (Context, Group)):
+        return True
+    if isinstance(obj, (list, tuple, dict, set, frozenset, type, types.FunctionType)):
+        return False
+    if type(obj) in (types.MethodType, functools.partial, staticmethod, classmethod):
+        return False
+    try:
+        obj.__reduce_ex__(5)
+    except Exception:
+        return True
+    return False
+
+
 def locate(root: Any, fails: Callable[[Any], bool]) -> tuple[str, Any]:
     """Return (path, object) of the deepest object under ``root`` that by itself ``fails``."""
     path, current, seen = "", root, {id(root)}
     for _ in range(_MAX_DEPTH):
+        if _fails_by_itself(current):
+            return path, current
         for label, child in children(current):
             if id(child) not in seen and fails(child):
                 seen.add(id(child))

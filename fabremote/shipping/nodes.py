@@ -15,8 +15,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+from fabremote.agent import paths
 from fabremote.agent.loader import Stream
-from fabremote.exceptions import ResultError
+from fabremote.exceptions import ResultError, UntrustedResult
 
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
 _SIZED = frozenset([str, bytes, bytearray, list, tuple, dict, set, frozenset])
@@ -28,6 +29,10 @@ _CONTAINERS = frozenset([list, tuple, dict, set, frozenset])
 
 class Malformed(ResultError):
     """The bytes of an answer aren't what an agent writes."""
+
+
+class _Cycle(Malformed):
+    """A part is needed that is itself being built."""
 
 
 class Node:
@@ -127,14 +132,39 @@ class Builder:
         self._make, self._shell, self._fill = make, shell, fill
         self._room = ROOM + AMPLIFICATION * size
         self._built: dict[int, Any] = {}
+        # Containers and shells that wait for a part around them to be built.
+        self._waiting: set[int] = set()
+        self._current: Any = None
 
     def build(self, root: Any) -> Any:
-        """Return the value of the graph ``root``."""
-        for obj in self._order(root):
+        """Return the value of the graph ``root``.
+
+        What a constructor of ours refuses raises its error, with ``path`` set
+        to the object's place in the graph if the error has such an attribute.
+        """
+        try:
+            waiting = [obj for obj in self._order(root) if not self._finished(obj)]
+            for obj in waiting:
+                self._waiting.discard(id(obj))
+                self._complete(obj)
+        except UntrustedResult as error:
+            error.path = _path(root, self._current)
+            raise
+        return self._get(root)
+
+    def _finished(self, obj: Any) -> bool:
+        """Make and complete ``obj``; return False if it must wait for what is around it."""
+        self._current = obj
+        try:
             if id(obj) not in self._built:
                 self._built[id(obj)] = self._value(obj)
             self._complete(obj)
-        return self._get(root)
+        except _Cycle:
+            if id(obj) not in self._built:
+                raise
+            self._waiting.add(id(obj))
+            return False
+        return True
 
     def _order(self, root: Any) -> list[Any]:
         """Return everything to build, each after what it is made of; note what exists early."""
@@ -153,6 +183,7 @@ class Builder:
         return order
 
     def _note(self, obj: Any) -> None:
+        self._current = obj
         if type(obj) in (list, dict, set):
             self._built[id(obj)] = obj
         elif type(obj) is Node and obj.state is not None:
@@ -180,6 +211,8 @@ class Builder:
             raise Malformed("an answer builds far more than it holds")
 
     def _all(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self._waiting.isdisjoint(map(id, parts)):
+            raise _Cycle("an answer has a cycle through values that can't be in one")
         return tuple(self._get(part) for part in parts)
 
     def _get(self, part: Any) -> Any:
@@ -188,7 +221,7 @@ class Builder:
         try:
             return self._built[id(part)]
         except KeyError:
-            raise Malformed("an answer has a cycle through values that can't be in one") from None
+            raise _Cycle("an answer has a cycle through values that can't be in one") from None
 
     def _complete(self, obj: Any) -> None:
         """Put the built parts into a container or an object with state."""
@@ -206,6 +239,30 @@ class Builder:
         elif kind is Node and obj.state is not None:
             state = self._all(obj.state)
             self._fill(self._built[id(obj)], obj.name, self._all(obj.args), state)
+
+
+def _path(root: Any, target: Any) -> str:
+    """Return the place of a node in the graph that it couldn't be built in."""
+    seen = {id(root)}
+    queue = [("", root)]
+    for path, obj in queue:
+        if obj is target:
+            return path
+        for label, part in _labelled(obj):
+            if type(part) not in _ATOMS and id(part) not in seen:
+                seen.add(id(part))
+                queue.append((path + label, part))
+    return ""
+
+
+def _labelled(obj: Any) -> list[tuple[str, Any]]:
+    if type(obj) is not Node:
+        return paths.children(obj)  # type: ignore[no-any-return]
+    found = [("", part) for part in obj.args]
+    attributes, *rest = obj.state or ({},)
+    if type(attributes) is dict:
+        found += [(f".{name}", value) for name, value in attributes.items()]
+    return found + [("", part) for part in rest]
 
 
 def _parts(obj: Any) -> list[Any]:

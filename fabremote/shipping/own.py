@@ -8,6 +8,7 @@ part in that (`needs_trust`) is refused unless it is trusted.
 from __future__ import annotations
 
 import builtins
+import collections
 import enum
 import sys
 from typing import Any
@@ -80,8 +81,10 @@ def full_name(cls: type) -> str:
 
 def needs_trust(cls: type) -> str | None:
     """Return the method because of which rebuilding ``cls`` would run its code, or None."""
+    if issubclass(cls, (collections.defaultdict, collections.deque)):
+        return "state that only its own code can restore"
     for base in cls.__mro__:
-        if base.__module__ != "builtins":
+        if base.__module__ not in ("builtins", "collections"):
             for name in _METHODS + _MORE_METHODS:
                 if name in vars(base) and not _is_generated(base, name):
                     return name
@@ -124,7 +127,8 @@ def create(cls: type, base: Any, value: Any) -> Any:
     kind = _BASES[base]
     if not issubclass(cls, kind) or (value is not None and type(value) is not kind):
         raise ValueError(f"a {full_name(cls)} that isn't made of a {kind.__name__}")
-    new: Any = kind.__new__
+    ordered = issubclass(cls, collections.OrderedDict)
+    new: Any = collections.OrderedDict.__new__ if ordered else kind.__new__
     if value is None or base in EARLY:
         return new(cls)
     return new(cls, value)
@@ -132,15 +136,18 @@ def create(cls: type, base: Any, value: Any) -> Any:
 
 def fill(obj: Any, args: tuple[Any, ...], state: tuple[Any, ...]) -> None:
     """Put content and attributes into an instance that `create` made."""
-    _, base, value = args
-    if len(state) != 1 or type(state[0]) is not dict:
+    base = args[1]
+    if len(state) != 2 or type(state[0]) is not dict:
         raise ValueError("a state that isn't a dict")
     if base == "list":
-        list.extend(obj, _exactly(value, list))
+        list.extend(obj, _exactly(state[1], list))
     elif base == "dict":
-        dict.update(obj, _exactly(value, dict))
+        ordered = isinstance(obj, collections.OrderedDict)
+        kind = collections.OrderedDict if ordered else dict
+        for key, value in _exactly(state[1], dict).items():
+            kind.__setitem__(obj, key, value)
     elif base == "set":
-        set.update(obj, _exactly(value, set))
+        set.update(obj, _exactly(state[1], set))
     set_attributes(obj, state[0])
 
 

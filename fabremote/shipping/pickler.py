@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _pickle
 import builtins
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -124,14 +125,15 @@ class PayloadPickler(_pickle.Pickler):
 
     def _function_state(self, fn: types.FunctionType) -> tuple[Any, ...]:
         found = code.references(fn.__code__)
-        used, submodules, parts = {}, [], []
+        used: dict[str, Any] = {}
         if not self.namespace(fn.__globals__).imported:
             used = {name: fn.__globals__[name] for name in found.globals if _ships(fn, name)}
-        for value in used.values():
-            if isinstance(value, types.ModuleType):
-                submodules += _submodules(value, found.names)
-                if not modules.is_importable(value):
-                    parts.append((value, _attributes(value, found.names)))
+        submodules: list[str] = []
+        parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
+        for module in filter(_is_module, [*used.values(), *_captured(fn)]):
+            submodules += self._submodules(module, found.names)
+            if not modules.is_importable(module):
+                parts.append((module, _attributes(module, found.names)))
         for name in found.modules(fn.__globals__.get("__package__") or ""):
             self.need(name)
         special = {
@@ -142,6 +144,20 @@ class PayloadPickler(_pickle.Pickler):
         }
         defaults = fn.__defaults__, fn.__kwdefaults__
         return used, submodules, parts, *defaults, fn.__dict__, special
+
+    def _submodules(self, module: types.ModuleType, names: frozenset[str]) -> list[str]:
+        """Return the package's submodules that code reaches as its attributes."""
+        if not hasattr(module, "__path__") or not modules.is_importable(module):
+            return []
+        start = module.__name__ + "."
+        found = [
+            name
+            for name in sys.modules
+            if name.startswith(start) and names.issuperset(name[len(start) :].split("."))
+        ]
+        for name in found:
+            self.need(name)
+        return found
 
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":
@@ -166,12 +182,17 @@ def _ships(fn: types.FunctionType, name: str) -> bool:
     return name in fn.__globals__ and name not in ("__name__", "__file__", "__package__")
 
 
-def _submodules(module: types.ModuleType, names: frozenset[str]) -> list[str]:
-    """Return the package's submodules that code reaches as its attributes."""
-    if not hasattr(module, "__path__") or not modules.is_importable(module):
-        return []
-    full = (f"{module.__name__}.{name}" for name in sorted(names))
-    return [name for name in full if name in sys.modules]
+def _is_module(obj: Any) -> bool:
+    return isinstance(obj, types.ModuleType)
+
+
+def _captured(fn: types.FunctionType) -> list[Any]:
+    """Return what the function's closure holds."""
+    found = []
+    for cell in fn.__closure__ or ():
+        with contextlib.suppress(ValueError):
+            found.append(cell.cell_contents)
+    return found
 
 
 def _attributes(module: types.ModuleType, names: frozenset[str]) -> dict[str, Any]:
