@@ -169,7 +169,10 @@ class Call:
 
     def _judge(self, data: bytes) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
-        answered, _, number, exited = wire.unpack_status(data)
+        answered, cancelled, number, exited = wire.unpack_status(data)
+        if cancelled:
+            # Not by this call: the agent was told to end.
+            return self.session.loss(self.name)
         if answered and self._answer.refused:
             return ResultError(
                 f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "

@@ -209,6 +209,9 @@ class Connection(RemoteCalls, fabric.Connection):
         # Fabric's order is host, user, port, config, ...
         if len(args) < 3 and kwargs.get("config") is None:
             kwargs["config"] = Config()
+        if kwargs.get("connect_kwargs") is not None:
+            # Fabric adds to them, which is no business of the caller's.
+            kwargs["connect_kwargs"] = dict(kwargs["connect_kwargs"])
         super().__init__(host, *args, **kwargs)
 
     def open(self) -> Any:

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import functools
 import reprlib
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -127,13 +128,17 @@ class RemoteFuture(concurrent.futures.Future[T]):
         super().__init__()
         self._name = name
         self._kill = cancel
+        self._cancelling = threading.Lock()
 
     def cancel(self) -> bool:
         """Kill the call unless it is done; return whether it is cancelled now."""
-        if not super().cancel():
-            return False
-        if self.set_running_or_notify_cancel():
-            raise AssertionError("a cancelled future can't run")
+        with self._cancelling:
+            if self.cancelled():
+                return True
+            if not super().cancel():
+                return False
+            # Tells those who wait in as_completed() or wait().
+            self.set_running_or_notify_cancel()
         self._kill()
         return True
 

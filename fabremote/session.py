@@ -6,23 +6,20 @@
                              |                         |
           Call.wait <── inbox <── reader thread <── frames
 
-Two threads at most: the reader, which takes frames off the link and hands each
-to its call, and, once something was submitted, the service thread, in which
-submitted calls handle theirs.
+One thread, the reader, takes frames off the link and hands each to its call; a
+call's own thread handles them, or, once something was submitted, the service's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import queue
 import threading
-import time
 from collections.abc import Callable
 
 from fabremote.agent import wire
 from fabremote.bootstrap import FLOOR, RemotePython, Start
-from fabremote.calls import CANCELLED, LOST, Call, Outcome, printable
+from fabremote.calls import LOST, Call, printable
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteConnectionLost,
@@ -31,14 +28,13 @@ from fabremote.exceptions import (
 )
 from fabremote.links import Link, release
 from fabremote.options import Options
+from fabremote.service import Service
 
 # What a login shell may print before the agent's hello, in bytes.
 MAX_NOISE = 64 << 20
 KEEP_NOISE = 1 << 16
 # How long `close` waits for the agent to have killed what still ran, in seconds.
 CLOSING = 3.0
-
-Finished = Callable[[Outcome], None]
 
 
 class Session:
@@ -124,8 +120,10 @@ class Session:
         )
 
     def service(self) -> Service:
-        """Return the thread in which submitted calls handle their frames."""
+        """Return the service in whose threads submitted calls handle their frames."""
         with self._lock:
+            if not self.alive:
+                raise self.loss("the call")
             if self._service is None:
                 self._service = Service(self.label)
             return self._service
@@ -176,79 +174,6 @@ class Session:
     def _join(self, timeout: float) -> None:
         if threading.current_thread() is not self._reader:
             self._reader.join(timeout)
-
-
-class Service:
-    """The thread of a session in which submitted calls handle their frames."""
-
-    def __init__(self, label: str) -> None:
-        self._inbox: queue.SimpleQueue[tuple[Call, int, bytes] | None] = queue.SimpleQueue()
-        self._finished: dict[Call, Finished] = {}
-        self._last_words: dict[Call, float] = {}
-        self._thread = threading.Thread(
-            target=self._run, name=f"fabremote-service-{label}", daemon=True
-        )
-        self._thread.start()
-
-    def adopt(self, call: Call, finished: Finished) -> None:
-        """Handle ``call``'s frames here; call ``finished`` with its outcome."""
-        self._finished[call] = finished
-        call.deliver = lambda kind, data: self._inbox.put((call, kind, data))
-        # Wakes the thread, so that it counts this call's deadline in.
-        self._inbox.put((call, 0, b""))
-
-    def cancel(self, call: Call) -> None:
-        """Have the call killed."""
-        self._inbox.put((call, CANCELLED, b""))
-
-    def stop(self) -> None:
-        """End the thread once it has handled what was delivered."""
-        self._inbox.put(None)
-
-    def join(self) -> None:
-        if threading.current_thread() is not self._thread:
-            self._thread.join(CLOSING)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                item = self._inbox.get(timeout=self._patience())
-            except queue.Empty:
-                self._expire()
-                continue
-            if item is None:
-                return
-            call, kind, data = item
-            if call not in self._finished:
-                continue
-            call.handle(kind, data)
-            if kind == CANCELLED:
-                self._last_words[call] = time.monotonic() + 3.0
-            if call.done:
-                self._finish(call)
-
-    def _patience(self) -> float | None:
-        due = [d for call in list(self._finished) if (d := self._due(call)) is not None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
-
-    def _due(self, call: Call) -> float | None:
-        return self._last_words.get(call, call.deadline)
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for call in list(self._finished):
-            due = self._due(call)
-            if due is not None and due <= now:
-                if call in self._last_words:
-                    call.finish()
-                    self._finish(call)
-                else:
-                    call.expire()
-                    self._last_words[call] = now + 3.0
-
-    def _finish(self, call: Call) -> None:
-        self._last_words.pop(call, None)
-        self._finished.pop(call)(call.outcome())
 
 
 def start(open_link: Callable[[], Link], label: str, options: Options) -> Session:
@@ -340,4 +265,4 @@ def _missing(
     return RemoteInterpreterMissing(why + said + remedy, wanted, names)
 
 
-__all__ = ["Service", "Session", "start"]
+__all__ = ["Session", "start"]

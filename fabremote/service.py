@@ -1,0 +1,144 @@
+"""The few threads of a session in which submitted calls handle their frames."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from fabremote.calls import CANCELLED, LAST_WORD, LOST, Call, Outcome
+
+# So many calls may be showing output at once; one whose out_stream stands still
+# holds up no other before as many do.
+WORKERS = 8
+EXPIRED = -3
+
+Finished = Callable[[Outcome], None]
+
+
+class Service:
+    """Runs the handling of submitted calls: each one's frames in order, in a small pool."""
+
+    def __init__(self, label: str) -> None:
+        self._pool = concurrent.futures.ThreadPoolExecutor(WORKERS, f"fabremote-service-{label}")
+        self._changed = threading.Condition()
+        self._deadlines: dict[Call, float] = {}
+        self._stopped = False
+        self._clock: threading.Thread | None = None
+        self._label = label
+
+    def adopt(self, call: Call, finished: Finished) -> None:
+        """Handle ``call``'s frames here; call ``finished`` with its outcome."""
+        served = Served(call, finished, self)
+        call.deliver = served.deliver
+        if call.deadline is not None:
+            self._watch(call, call.deadline)
+
+    def cancel(self, call: Call) -> None:
+        """Have the call killed."""
+        call.deliver(CANCELLED, b"")
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in the pool; at once in this thread if the pool is gone."""
+        try:
+            self._pool.submit(work)
+        except RuntimeError:
+            work()
+
+    def stop(self) -> None:
+        """Take no more; what was delivered is still handled."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._pool.shutdown(wait=False)
+
+    def join(self) -> None:
+        """Wait until the threads have ended, unless this is one of them."""
+        name = threading.current_thread().name
+        if not name.startswith(f"fabremote-service-{self._label}"):
+            self._pool.shutdown(wait=True)
+            if self._clock is not None:
+                self._clock.join()
+
+    def ended(self, call: Call) -> None:
+        """The call needs no deadline any more."""
+        with self._changed:
+            self._deadlines.pop(call, None)
+
+    def give_last_word(self, call: Call) -> None:
+        """End a call that is being killed, should its host say nothing."""
+        self._watch(call, time.monotonic() + LAST_WORD)
+
+    def _watch(self, call: Call, deadline: float) -> None:
+        with self._changed:
+            self._deadlines[call] = deadline
+            if self._clock is None:
+                name = f"fabremote-service-{self._label}-clock"
+                self._clock = threading.Thread(target=self._tick, name=name, daemon=True)
+                self._clock.start()
+            self._changed.notify_all()
+
+    def _tick(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopped and not self._deadlines:
+                    return
+                now = time.monotonic()
+                due = [call for call, deadline in self._deadlines.items() if deadline <= now]
+                for call in due:
+                    del self._deadlines[call]
+                if not due:
+                    nearest = min(self._deadlines.values(), default=None)
+                    self._changed.wait(None if nearest is None else nearest - now)
+            for call in due:
+                call.deliver(EXPIRED, b"")
+
+
+class Served:
+    """A submitted call and the frames that wait for it."""
+
+    def __init__(self, call: Call, finished: Finished, service: Service) -> None:
+        self._call, self._finished, self._service = call, finished, service
+        self._frames: deque[tuple[int, bytes]] = deque()
+        self._lock = threading.Lock()
+        self._busy = False
+        self._ending = False
+
+    def deliver(self, kind: int, data: bytes) -> None:
+        """Take a frame; it is handled in a thread of the pool."""
+        with self._lock:
+            self._frames.append((kind, data))
+            if self._busy:
+                return
+            self._busy = True
+        self._service.submit(self._drain)
+
+    def _drain(self) -> None:
+        while True:
+            with self._lock:
+                if not self._frames:
+                    self._busy = False
+                    return
+                kind, data = self._frames.popleft()
+            if not self._call.done:
+                self._handle(kind, data)
+
+    def _handle(self, kind: int, data: bytes) -> None:
+        call = self._call
+        if kind == EXPIRED and self._ending:
+            call.handle(LOST, b"")
+        elif kind == EXPIRED:
+            call.expire()
+        else:
+            call.handle(kind, data)
+        if call.done:
+            self._service.ended(call)
+            self._finished(call.outcome())
+        elif kind in (EXPIRED, CANCELLED):
+            self._ending = True
+            self._service.give_last_word(call)
+
+
+__all__ = ["Service"]
