@@ -1,0 +1,58 @@
+"""A call on an open connection, in a fresh process each: against a bare fork and a bare exec."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import paramiko
+
+from benchmarks.far_side import FORK_PER_CALL
+from benchmarks.host import Host, drain, read_exactly, run_raw
+from benchmarks.measure import Row, medians, take_turns, times_row
+
+ROUNDS = 30
+EACH = 20
+LENGTH = struct.Struct(">I")
+
+
+def measure(host: Host) -> list[Row]:
+    """Return the rows of warm calls."""
+    with host.connection() as conn, host.raw() as client:
+        python = conn.python(python=sys.executable)
+        found = medians(
+            take_turns(
+                {
+                    "bound": lambda: python.call(len, "abc"),
+                    "unbound": lambda: conn.call(len, "abc"),
+                    "fork": forking(client),
+                    "exec": lambda: drain(run_raw(client, "pass")),
+                },
+                rounds=ROUNDS,
+                each=EACH,
+                warm=EACH,
+            )
+        )
+    fork, spawn = "fork per call on a raw channel", "raw exec of python -c pass"
+    return [
+        times_row("call, options bound", found["bound"], fork, found["fork"], at_most=1.5),
+        times_row("call, options bound", found["bound"], spawn, found["exec"], at_most=0.12),
+        times_row("call, no options", found["unbound"], fork, found["fork"], at_most=1.5),
+        times_row("call, no options", found["unbound"], spawn, found["exec"], at_most=0.12),
+    ]
+
+
+def forking(client: paramiko.SSHClient) -> Callable[[], Any]:
+    """Return the least that calls a function in a fresh process over a raw channel."""
+    channel = run_raw(client, FORK_PER_CALL)
+
+    def call() -> Any:
+        request = pickle.dumps((len, ("abc",)))
+        channel.sendall(LENGTH.pack(len(request)) + request)
+        (size,) = LENGTH.unpack(read_exactly(channel, LENGTH.size))
+        return pickle.loads(read_exactly(channel, size))
+
+    return call

@@ -1,0 +1,32 @@
+"""From nothing to the first result: against paramiko's own connect and one command."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+from benchmarks.host import Host, drain, run_raw
+from benchmarks.measure import Row, medians, take_turns, times_row
+
+ROUNDS = 15
+
+
+def measure(host: Host) -> list[Row]:
+    """Return the rows of connecting."""
+    opened = ExitStack()
+
+    def ours() -> None:
+        conn = opened.enter_context(host.connection())
+        conn.python(python=sys.executable).call(len, "abc")
+
+    def raw(prompt: bool) -> None:
+        client = opened.enter_context(host.raw(prompt))
+        drain(run_raw(client, "print(1)"))
+
+    contenders = {"ours": ours, "raw": lambda: raw(False), "prompt": lambda: raw(True)}
+    found = medians(take_turns(contenders, rounds=ROUNDS, after=opened.close))
+    what = "connect and first result"
+    return [
+        times_row(what, found["ours"], "raw connect and exec", found["raw"], at_most=1.4),
+        times_row(what, found["ours"], "the same, acknowledging at once", found["prompt"]),
+    ]
