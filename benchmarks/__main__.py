@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import bulk, calls, connecting, output, sizes
-from benchmarks.host import Host
+from benchmarks.host import Host, same_python
 from benchmarks.measure import Row, table
 from fabremote.demo.server import serve
 
@@ -36,7 +36,10 @@ def main() -> None:
             parser.error(f"no group {name!r}; there are {', '.join(GROUPS)}")
     print(machine(), end="\n\n", flush=True)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as directory, serve(Path(directory)) as server:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        serve(Path(directory), env=same_python(Path(directory))) as server,
+    ):
         for name in chosen:
             rows += GROUPS[name](Host(server))
     print(table(rows))

@@ -6,6 +6,7 @@ import shlex
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import paramiko
 
@@ -59,6 +60,17 @@ class Host:
             server.hosts[0], server.port, server.user, sock=sock, **server.connect_kwargs
         )
         return client
+
+
+def same_python(directory: Path) -> dict[str, str]:
+    """Return an environment whose ``pythonX.Y`` is this one, so that all measure the same."""
+    folder = directory / "bin"
+    folder.mkdir()
+    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    script = folder / name
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    script.chmod(0o755)
+    return {"PATH": f"{folder}:/usr/bin:/bin"}
 
 
 def run_raw(client: paramiko.SSHClient, script: str) -> paramiko.Channel:

@@ -30,8 +30,9 @@ def measure(host: Host) -> list[Row]:
         found = medians(take_turns(contenders, rounds=ROUNDS))
     what, ours_took = "200,000 printed lines", found["ours"]
     return [
-        rates_row(what, SIZE, ours_took, "raw channel", found["blocks"], at_least=0.5),
-        rates_row(what, SIZE, ours_took, "raw channel, sent by the line", found["lines"]),
+        # What a function prints is relayed live, line by line, so that is the floor.
+        rates_row(what, SIZE, ours_took, "raw, sent by the line", found["lines"], at_least=0.5),
+        rates_row(what, SIZE, ours_took, "raw, sent by the block", found["blocks"]),
     ]
 
 

@@ -37,6 +37,7 @@ AGENT_MODULES = (
     "answers",
     "processes",
     "worker",
+    "forker",
     "workers",
     "supervisor",
 )
@@ -83,8 +84,6 @@ def start(sources):
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-    if hasattr(gc, "freeze"):
-        gc.freeze()
     package.supervisor.main(stdin, stdout)
 
 hello()

@@ -32,6 +32,9 @@ LAST_WORD = 3.0
 TOTAL = 8
 
 
+Data = bytes | memoryview
+
+
 @dataclass
 class Outcome:
     """How a call ended: its answer's bytes, or the error that stands for it."""
@@ -52,9 +55,9 @@ class Answer:
     filled: int = 0
     refused: int = field(default=0)
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: Data) -> None:
         if self.body is None:
-            self.head += data
+            self.head += bytes(data)
             if len(self.head) < TOTAL or self.refused:
                 return
             size = int.from_bytes(self.head[:TOTAL], "big")
@@ -89,8 +92,8 @@ class Call:
         self.name = name
         self.timeout = options.timeout
         self.deadline = time.monotonic() + options.timeout if options.timeout else None
-        self.inbox: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
-        self.deliver: Callable[[int, bytes], None] = self._to_inbox
+        self.inbox: queue.SimpleQueue[tuple[int, Data]] = queue.SimpleQueue()
+        self.deliver: Callable[[int, Data], None] = self._to_inbox
         self.done = False
         self._answer = Answer(options.max_result)
         self._consumed = 0
@@ -119,7 +122,7 @@ class Call:
             stream, encoding = self._options.in_stream, self._options.encoding
             self._feeder = Feeder(stream, encoding, self._send_stdin, eof)
 
-    def _to_inbox(self, kind: int, data: bytes) -> None:
+    def _to_inbox(self, kind: int, data: Data) -> None:
         self.inbox.put((kind, data))
 
     def _respond(self, text: str) -> None:
@@ -132,7 +135,7 @@ class Call:
 
     # Frames
 
-    def handle(self, kind: int, data: bytes) -> None:
+    def handle(self, kind: int, data: Data) -> None:
         """Act on one frame; afterwards ``done`` says whether it was the last."""
         try:
             self._handle(kind, data)
@@ -141,7 +144,7 @@ class Call:
             if kind in (wire.DONE, LOST):
                 self.finish()
 
-    def _handle(self, kind: int, data: bytes) -> None:
+    def _handle(self, kind: int, data: Data) -> None:
         if kind in self._outputs:
             self._consumed += len(data)
             if self._consumed >= wire.WINDOW // 4:
@@ -167,7 +170,7 @@ class Call:
         elif kind == CANCELLED:
             self.abort(RemoteCancelled(f"{self.name} on {self.session.label} was cancelled."))
 
-    def _judge(self, data: bytes) -> BaseException | None:
+    def _judge(self, data: Data) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
         answered, cancelled, number, exited = wire.unpack_status(data)
         if cancelled:

@@ -64,7 +64,8 @@ class Interpreter:
     def __init__(self, host: Host, given: Mapping[str, Any]) -> None:
         self._host = host
         self._given = dict(given)
-        resolve(host.context, self._given)  # What is wrong shows at once.
+        if given:
+            resolve(host.context, self._given)  # What is wrong shows at once.
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._given.items())

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from fabremote.calls import CANCELLED, LAST_WORD, LOST, Call, Outcome
+from fabremote.calls import CANCELLED, LAST_WORD, LOST, Call, Data, Outcome
 
 # So many calls may be showing output at once; one whose out_stream stands still
 # holds up no other before as many do.
@@ -101,12 +101,12 @@ class Served:
 
     def __init__(self, call: Call, finished: Finished, service: Service) -> None:
         self._call, self._finished, self._service = call, finished, service
-        self._frames: deque[tuple[int, bytes]] = deque()
+        self._frames: deque[tuple[int, Data]] = deque()
         self._lock = threading.Lock()
         self._busy = False
         self._ending = False
 
-    def deliver(self, kind: int, data: bytes) -> None:
+    def deliver(self, kind: int, data: Data) -> None:
         """Take a frame; it is handled in a thread of the pool."""
         with self._lock:
             self._frames.append((kind, data))
@@ -125,7 +125,7 @@ class Served:
             if not self._call.done:
                 self._handle(kind, data)
 
-    def _handle(self, kind: int, data: bytes) -> None:
+    def _handle(self, kind: int, data: Data) -> None:
         call = self._call
         if kind == EXPIRED and self._ending:
             call.handle(LOST, b"")

@@ -136,7 +136,9 @@ class Session:
             while True:
                 for kind, number, piece in self._decoder.feed(data):
                     if kind == wire.CRASH:
-                        reason = "its agent failed: " + printable(piece.decode("utf-8", "replace"))
+                        reason = "its agent failed: " + printable(
+                            bytes(piece).decode("utf-8", "replace")
+                        )
                     call = self._calls.get(number)
                     if call is not None:
                         call.deliver(kind, piece)

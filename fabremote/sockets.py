@@ -1,12 +1,29 @@
-"""The TCP socket under a connection: without Nagle's delay, and prompt in its handshake."""
+"""What is under a connection: a TCP socket without Nagle's delay, or a proxy command's pipe."""
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
+import os
 import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 from paramiko import Channel, Transport
+
+# Linux's request for an interface's IPv4 address; the answer has it at this offset.
+SIOCGIFADDR = 0x8915
+_IFREQ = struct.Struct("16s24x")
+_IFREQ_ADDRESS = slice(20, 24)
+
+# Seconds between attempts, and for a proxy command to end once its pipe is closed.
+PAUSE = 1.0
+PROXY_PATIENCE = 1.0
 
 
 class PromptSocket(socket.socket):
@@ -14,16 +31,37 @@ class PromptSocket(socket.socket):
 
     sshd leaves Nagle's algorithm on until a session starts, and waits for our
     delayed acknowledgement before it sends the rest: some 40 ms each time.
-    ``prompt`` is switched off once the first session is open.
+    ``prompt`` is switched off once the first session is open. ``heard`` is when
+    the last bytes came, on the monotonic clock.
     """
 
     prompt = True
+    heard = 0.0
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         data = super().recv(size, flags)
+        self.heard = time.monotonic()
         if self.prompt:
             _acknowledge(self)
         return data
+
+
+class ProxySocket(socket.socket):
+    """Our end of a proxy command's stdin and stdout; closing it ends the command."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    def close(self) -> None:
+        super().close()
+        process = self.process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(PROXY_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _acknowledge(sock: socket.socket) -> None:
@@ -33,12 +71,127 @@ def _acknowledge(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, 1)
 
 
-def connect(host: str, port: int, timeout: float | None) -> PromptSocket:
-    """Return a connected socket, trying each address of ``host``; raise OSError if none does."""
-    found = socket.create_connection((host, port), timeout)
-    made = PromptSocket(found.family, found.type, found.proto, fileno=found.detach())
+def connect(
+    host: str,
+    port: int,
+    timeout: float | None,
+    *,
+    family: int = socket.AF_UNSPEC,
+    source: str | None = None,
+    interface: str | None = None,
+    attempts: int = 1,
+    keepalive: bool = False,
+    service: int | None = None,
+) -> PromptSocket:
+    """Return a connected socket, trying each address of ``host``; raise OSError if none does.
+
+    ``timeout``: seconds for each address. ``family``: AF_INET or AF_INET6 to use
+    no other. ``source``: the address, or ``interface``: the network interface
+    whose address, to connect from. ``attempts``: how often to try, a second
+    apart. ``keepalive``: let the kernel probe an idle peer. ``service``: the
+    value of the IP header's type of service or traffic class.
+    """
+    for left in reversed(range(attempts)):
+        try:
+            return _connect_once(
+                host, port, timeout, family, source, interface, keepalive, service
+            )
+        except OSError:
+            if not left:
+                raise
+            time.sleep(PAUSE)
+    raise ValueError(f"attempts={attempts!r} is not possible: give 1 or more.")
+
+
+def _connect_once(
+    host: str,
+    port: int,
+    timeout: float | None,
+    family: int,
+    source: str | None,
+    interface: str | None,
+    keepalive: bool,
+    service: int | None,
+) -> PromptSocket:
+    failure: OSError = OSError(f"{host} has no address")
+    found = socket.getaddrinfo(host, port, socket.AddressFamily(family), socket.SOCK_STREAM)
+    for kind, _, protocol, _, address in found:
+        made = PromptSocket(kind, socket.SOCK_STREAM, protocol)
+        try:
+            _prepare(made, keepalive, service)
+            _bind(made, source, interface)
+            made.settimeout(timeout)
+            made.connect(address)
+        except OSError as error:
+            made.close()
+            failure = error
+            continue
+        _acknowledge(made)
+        return made
+    raise failure
+
+
+def _prepare(made: socket.socket, keepalive: bool, service: int | None) -> None:
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _acknowledge(made)
+    if keepalive:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if service is not None and made.family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, service)
+    elif service is not None:
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, service)
+
+
+def _bind(made: socket.socket, source: str | None, interface: str | None) -> None:
+    if interface is not None:
+        source = interface_address(interface, made.family)
+    if source is not None:
+        found = socket.getaddrinfo(source, 0, made.family, made.type, made.proto)
+        made.bind(found[0][4])
+
+
+def interface_address(name: str, family: int) -> str:
+    """Return this machine's first address of ``family`` on a network interface (Linux only).
+
+    Raises OSError if there is none.
+    """
+    if not sys.platform.startswith("linux"):
+        raise OSError(f"the addresses of {name} can't be read on {sys.platform}")
+    socket.if_nametoindex(name)  # says so itself if there is no such interface
+    if family == socket.AF_INET6:
+        return _interface_address6(name)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        request = array.array("B", _IFREQ.pack(name.encode()))
+        fcntl.ioctl(probe, SIOCGIFADDR, request)
+    return socket.inet_ntoa(request[_IFREQ_ADDRESS].tobytes())
+
+
+def _interface_address6(name: str) -> str:
+    found = []
+    for line in Path("/proc/net/if_inet6").read_text().splitlines():
+        digits, _, _, _, _, interface = line.split()
+        if interface == name:
+            found.append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits)))
+    if not found:
+        raise OSError(f"{name} has no IPv6 address")
+    local = "fe80:"  # valid on one link only, so the last choice
+    first = min(found, key=lambda address: address.startswith(local))
+    return f"{first}%{name}" if first.startswith(local) else first
+
+
+def proxy(command: str) -> ProxySocket:
+    """Start a proxy command in the user's shell and return the socket to talk through it."""
+    ours, theirs = socket.socketpair()
+    made = ProxySocket(ours.family, ours.type, ours.proto, fileno=ours.detach())
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    try:
+        made.process = subprocess.Popen(
+            [shell, "-c", "exec " + command], stdin=theirs.fileno(), stdout=theirs.fileno()
+        )
+    except BaseException:
+        made.close()
+        raise
+    finally:
+        theirs.close()
     return made
 
 

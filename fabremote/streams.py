@@ -46,9 +46,9 @@ class Output:
         self._respond = respond
         self._seen = ""
 
-    def write(self, data: bytes, final: bool = False) -> None:
+    def write(self, data: bytes | memoryview, final: bool = False) -> None:
         """Take in bytes as they came; an unfinished character waits for its rest."""
-        text = self._decoder.decode(data, final)
+        text = self._decoder.decode(bytes(data), final)
         if not text:
             return
         self._remember(text)

@@ -35,13 +35,18 @@ def isolate(parent):
     what a cancelled call left in other sessions is found too.
     """
     os.setsid()
-    _prctl(_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
+    die_with(parent)
     _prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(0)
-    _signal.set_wakeup_fd(-1)
     for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+
+
+def die_with(parent):
+    """Have this process killed when its parent ends, where Linux can do that."""
+    _prctl(_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def table():
@@ -77,6 +82,15 @@ def descendants(root):
                 found[child] = processes[child][1]
                 queue.append(child)
     return found
+
+
+def group_lives(leader):
+    """Return whether any process is left in a process group."""
+    try:
+        os.killpg(leader, 0)
+    except OSError:
+        return False
+    return True
 
 
 class Group:
@@ -116,7 +130,7 @@ class Group:
 
     def gone(self):
         """Return whether all have ended, killing what outlived the grace."""
-        if self.group_lives() or self.living():
+        if group_lives(self.leader) or self.living():
             if time.monotonic() < self.deadline:
                 return False
             if not self.killed:
@@ -131,11 +145,4 @@ class Group:
             return False
         if self.then is not None:
             self.then()
-        return True
-
-    def group_lives(self):
-        try:
-            os.killpg(self.leader, 0)
-        except OSError:
-            return False
         return True

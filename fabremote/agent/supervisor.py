@@ -1,19 +1,24 @@
-"""The agent's one lasting process: forks a worker per call, relays, kills.
+"""The agent's lasting process: has a worker forked per call, relays, kills.
 
 It runs no code of the caller's. Everything waits in one poll: the connection's
-stdin and stdout, each worker's pipes, and SIGCHLD through a wakeup pipe. End of
-file on stdin means that the caller is gone; then all that was started is killed.
+stdin and stdout, each worker's pipes, and the forker's socket. End of file on
+stdin means that the caller is gone; then all that was started is killed.
 """
 
 import _signal  # type: ignore[import-not-found]
+import gc
 import os
 import select
 
-from . import processes, wire, worker
-from .workers import BACKLOG, Worker
+from . import forker, wire, worker
+from .workers import BACKLOG, DOZE, Worker
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
 PENDING = 64 * wire.MAX_DATA
+# Read at once, in bytes: below what malloc() would map and unmap each time.
+READ = 120000
+# Workers that wait for calls: making one takes longer than a small call.
+SPARES = 2
 # How long dying processes are looked at between signals, in seconds.
 TICK = 0.01
 
@@ -30,23 +35,25 @@ class Supervisor:
         self.backlog = 0
         self.resting = False
         self.calls = {}
-        self.spare = None
+        self.spares = []
         self.dying = []
+        self.dozing = []
+        self.workers = {}
+        # Whether a spare worker is wanted: not while the system refuses to fork.
+        self.hungry = True
         self.closing = False
         self.terminated = False
         self.pid = os.getpid()
         os.set_blocking(stdin, False)
         os.set_blocking(stdout, False)
-        self.wakeup, wakeup_write = os.pipe()
-        os.set_blocking(self.wakeup, False)
-        os.set_blocking(wakeup_write, False)
-        self.own_fds = {stdin, stdout, self.wakeup, wakeup_write}
-        _signal.set_wakeup_fd(wakeup_write)
-        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        self.forker = forker.start()
+        # Asked for and not yet confirmed, in order; and what ended before it was.
+        self.unborn = []
+        self.early = {}
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, self.terminate)
         self.watch(stdin, self.on_stdin)
-        self.watch(self.wakeup, self.on_child)
+        self.watch(self.forker.fileno(), self.on_forker)
 
     # The poll loop
 
@@ -60,21 +67,34 @@ class Supervisor:
 
     def run(self):
         """Serve calls until the caller is gone and nothing is left of them."""
-        self.spare = self.spare_worker()
-        while not (self.closing and not self.dying):
-            timeout = TICK * 1000 if self.dying else None
-            for fd, _ in self.poll.poll(timeout):
+        self.stock()
+        while not (self.closing and not self.dying and not self.workers):
+            for fd, _ in self.poll.poll(self.patience()):
                 handler = self.handlers.get(fd)
                 if handler is not None:
                     handler()
+            if self.dozing:
+                self.wake()
             if self.terminated and not self.closing:
                 self.close()
             if self.dying:
                 self.finish_dying()
             if self.outgoing:
                 self.flush()
-            if self.spare is None and not self.closing:
-                self.spare = self.spare_worker()
+            if len(self.spares) < SPARES and not self.closing:
+                self.stock()
+
+    def patience(self):
+        """Return how many milliseconds poll may wait, or None for as long as it takes."""
+        if self.dozing:
+            return DOZE * 1000
+        return TICK * 1000 if self.dying else None
+
+    def wake(self):
+        """Watch again the outputs that were left to fill up for a moment."""
+        dozing, self.dozing = self.dozing, []
+        for call in dozing:
+            call.doze_ends()
 
     def terminate(self, number, frame):
         self.terminated = True
@@ -114,7 +134,7 @@ class Supervisor:
 
     def on_stdin(self):
         try:
-            data = os.read(self.stdin, 4 * wire.MAX_DATA)
+            data = os.read(self.stdin, READ)
         except BlockingIOError:
             return
         except OSError:
@@ -139,13 +159,18 @@ class Supervisor:
 
     def open(self, number, has_stdin):
         try:
-            call, self.spare = self.spare or self.fork(), None
+            call = self.spares.pop(0) if self.spares else self.fork()
         except OSError as error:
-            self.send(wire.STDERR, number, ("no process to run in: %s\n" % error).encode())
-            self.send(wire.DONE, number, wire.pack_status(False, False, 71 << 8))
+            self.refuse(number, error)
             return
+        self.hungry = True
         self.calls[number] = call
         call.begin(number, has_stdin)
+
+    def refuse(self, number, error):
+        """Say that a call has no process to run in."""
+        self.send(wire.STDERR, number, ("no process to run in: %s\n" % error).encode())
+        self.send(wire.DONE, number, wire.pack_status(False, False, 71 << 8))
 
     def close(self):
         """The caller is gone: kill all that runs for it."""
@@ -153,73 +178,76 @@ class Supervisor:
         self.unwatch(self.stdin)
         for call in list(self.calls.values()):
             call.cancel()
-        if self.spare is not None:
-            self.spare.kill()
+        for spare in self.spares:
+            spare.close()
 
     # Workers
 
     def fork(self):
-        """Fork a worker that waits for its call."""
+        """Have a worker forked that waits for its call."""
         pipes = []
         try:
             for _ in range(5):
                 pipes.append(os.pipe())
-            pid = os.fork()
+            payload, reply, stdin, stdout, stderr = pipes
+            theirs = payload[0], reply[1], stdin[0], stdout[1], stderr[1]
+            forker.ask(self.forker, theirs)
         except OSError:
             for fd in [fd for pair in pipes for fd in pair]:
                 os.close(fd)
             raise
-        if pid == 0:
-            self.become_worker(pipes)
-        return Worker(self, pid, pipes)
+        for fd in theirs:
+            os.close(fd)
+        made = Worker(self, payload[1], reply[0], stdin[1], {stdout[0]: 1, stderr[0]: 2})
+        self.unborn.append(made)
+        return made
 
-    def spare_worker(self):
-        """Fork the next call's worker ahead of need; without one, the call forks its own."""
+    def stock(self):
+        """Have the next calls' workers forked ahead of need; without one, a call asks."""
         try:
-            return self.fork()
+            while self.hungry and len(self.spares) < SPARES:
+                self.spares.append(self.fork())
         except OSError:
-            return None
+            self.hungry = False
 
-    def become_worker(self, pipes):
-        """In the child: keep only the worker's ends of its pipes, and serve."""
-        try:
-            processes.isolate(self.pid)
-            for fd in self.own_fds:
-                os.close(fd)
-            payload, reply, stdin, stdout, stderr = pipes
-            for fd in (payload[1], reply[0], stdin[1], stdout[0], stderr[0]):
-                os.close(fd)
-            for fd, target in ((stdin[0], 0), (stdout[1], 1), (stderr[1], 2)):
-                os.dup2(fd, target)
-                os.close(fd)
-            worker.serve(payload[0], reply[1])
-        except BaseException as error:
-            worker.complain(error)
-        finally:
-            os._exit(70)
+    def on_forker(self):
+        data = self.forker.recv(100 * forker.MESSAGE.size)
+        if not data:
+            raise RuntimeError("the process that forks the workers has ended")
+        while len(data) % forker.MESSAGE.size:
+            data += self.forker.recv(forker.MESSAGE.size - len(data) % forker.MESSAGE.size)
+        for kind, pid, number in forker.MESSAGE.iter_unpack(data):
+            if kind == forker.ENDED:
+                self.ended(pid, number)
+            elif kind == forker.FORKED:
+                made = self.unborn.pop(0)
+                self.workers[pid] = made
+                made.born(pid)
+                if pid in self.early:
+                    self.ended(pid, self.early.pop(pid))
+            else:
+                self.stillborn(self.unborn.pop(0), OSError(number, os.strerror(number)))
 
-    def on_child(self):
-        try:
-            os.read(self.wakeup, 4096)
-        except BlockingIOError:
-            pass
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self.ended(pid, status)
+    def stillborn(self, made, error):
+        """No process could be forked for a worker; its call, if it has one, can't run."""
+        made.close()
+        if made in self.spares:
+            self.spares.remove(made)
+            self.hungry = False
+        elif made.number in self.calls:
+            del self.calls[made.number]
+            self.refuse(made.number, error)
 
     def ended(self, pid, status):
-        for call in list(self.calls.values()):
-            if call.pid == pid:
-                call.ended(status)
-                return
-        if self.spare is not None and self.spare.pid == pid:
-            self.spare.close()
-            self.spare = None
+        """A worker's process has ended."""
+        made = self.workers.pop(pid, None)
+        if made is None:
+            self.early[pid] = status
+        elif made in self.spares:
+            made.close()
+            self.spares.remove(made)
+        else:
+            made.ended(status)
 
     def finish_dying(self):
         self.dying = [group for group in self.dying if not group.gone()]
@@ -229,6 +257,10 @@ def main(stdin, stdout):
     """Serve the connection on two descriptors until it ends, then exit."""
     supervisor = None
     try:
+        worker.settle()
+        if hasattr(gc, "freeze"):
+            # What is there now is never collected, so that workers share its pages.
+            gc.freeze()
         supervisor = Supervisor(stdin, stdout)
         supervisor.run()
     except BaseException as error:

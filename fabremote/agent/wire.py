@@ -58,12 +58,14 @@ class Decoder:
     """Cuts a byte stream into frames, whatever pieces it comes in."""
 
     def __init__(self):
-        self._buffer = bytearray()
+        self._rest = b""
 
     def feed(self, data):
-        """Take bytes in; return a list of the (kind, call, data) now complete."""
-        buffer = self._buffer
-        buffer += data
+        """Take bytes in; return a list of the (kind, call, data) now complete.
+
+        The data are views of the bytes taken in, not copies.
+        """
+        buffer = memoryview(self._rest + data if self._rest else data)
         frames = []
         start = 0
         size = len(buffer)
@@ -74,8 +76,7 @@ class Decoder:
             end = start + HEADER.size + length
             if end > size:
                 break
-            with memoryview(buffer) as view:
-                frames.append((kind, call, bytes(view[start + HEADER.size : end])))
+            frames.append((kind, call, buffer[start + HEADER.size : end]))
             start = end
-        del buffer[:start]
+        self._rest = bytes(buffer[start:])
         return frames

@@ -10,6 +10,7 @@ the same, from loading the payload; ``R`` the result was refused: (why, type,
 path, whether ``trust=`` could allow it).
 """
 
+import atexit
 import builtins
 import gc
 import io
@@ -27,10 +28,22 @@ FFLUSH = processes.c_function("fflush")
 MAX_CHAIN = 100
 
 
+def payload(header, data):
+    """Return the bytes of a payload without their total length, as the caller makes them."""
+    front = marshal.dumps(dict(header, sizes=[len(data)]), 2)
+    return LENGTH.pack(len(front)) + front + data
+
+
+REHEARSAL = payload(
+    {"env": {}, "cwd": None, "encoding": "utf-8", "bundle": {}}, dumps((len, ("",), {}, ()), 4)
+)
+
+
 def serve(payload_fd, reply_fd):
     """Run the call that arrives on ``payload_fd``; never returns."""
     me = os.getpid()
-    settle()
+    rehearse()
+    gc.enable()
     received = read_payload(payload_fd)
     os.close(payload_fd)
     if received is None:
@@ -46,10 +59,35 @@ def serve(payload_fd, reply_fd):
     os._exit(0)
 
 
+def rehearse():
+    """Run what every call runs, while there is no call yet.
+
+    A forked process copies each page at its first write to it, which makes up
+    most of what a small call costs; here nobody waits for it.
+    """
+    reading, writing = os.pipe()
+    write_all(writing, [REHEARSAL])
+    respond(*read_payload(reading))
+    flush()
+    os.close(reading)
+    os.close(writing)
+
+
 def settle():
-    """Make the process what a new one is; done before the call arrives, to cost it nothing."""
-    gc.enable()
+    """Make in the supervisor, once, what each worker starts with.
+
+    Descriptors 0 to 2 are pipes meanwhile, as they will be in the worker: a file
+    object asks what it stands on, and remembers.
+    """
+    reading, writing = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd, target in ((reading, 0), (writing, 1), (writing, 2)):
+        os.dup2(fd, target)
     open_streams("utf-8")
+    for target in (0, 1, 2):
+        os.dup2(null, target)
+    for fd in (reading, writing, null):
+        os.close(fd)
     sys.modules["__main__"] = loader.Module("__main__")
     sys.argv[:] = [""]
 
@@ -131,15 +169,21 @@ def prepare(header):
     """Put the process into the state that the call's options ask for."""
     env = header["env"]
     if env:
-        os.environ.update(env)
+        # As bytes: a Python 3.6 in the C locale takes only ASCII otherwise.
+        os.environb.update({encoded(key): encoded(value) for key, value in env.items()})
         if "TZ" in env and hasattr(__import__("time"), "tzset"):
             __import__("time").tzset()
         if "PYTHONPATH" in env:
             sys.path[:0] = [entry for entry in env["PYTHONPATH"].split(os.pathsep) if entry]
     if header["cwd"]:
-        os.chdir(os.path.expanduser(header["cwd"]))
+        os.chdir(os.path.expanduser(encoded(header["cwd"])))
     if header["encoding"] != sys.stdout.encoding:
         open_streams(header["encoding"])
+
+
+def encoded(text):
+    """Return text as the operating system's bytes, whatever the locale is."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def open_streams(encoding):
@@ -320,19 +364,13 @@ def short(text, limit=200):
 def end():
     """End as a process does: join threads, run exit handlers, flush what was printed."""
     threading = sys.modules.get("threading")
-    for finish in (getattr(threading, "_shutdown", None), run_exit_handlers):
+    for finish in (getattr(threading, "_shutdown", None), atexit._run_exitfuncs):
         try:
             if finish is not None:
                 finish()
         except BaseException as error:
             complain(error)
     flush()
-
-
-def run_exit_handlers():
-    import atexit
-
-    atexit._run_exitfuncs()
 
 
 def complain(error):
@@ -345,7 +383,7 @@ def complain(error):
 
 def flush():
     """Flush Python's and C's buffers of what was printed."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    for stream in {sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
         try:
             stream.flush()
         except Exception:

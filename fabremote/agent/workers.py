@@ -1,8 +1,9 @@
 """The supervisor's side of one worker: its pipes, its windows, its end."""
 
-import _signal  # type: ignore[import-not-found]
+import fcntl
 import os
 import select
+import time
 
 from . import processes, wire, worker
 
@@ -11,23 +12,34 @@ from . import processes, wire, worker
 LAST = 1 << 20
 # Above this many bytes waiting for the connection, the workers' pipes rest.
 BACKLOG = 8 * wire.MAX_DATA
+# Output that comes in pieces smaller than this, in bytes, and faster than DOZE, in
+# seconds, one after the other, is relayed only so often; a pipe then holds PIPE bytes.
+SMALL = 16384
+DOZE = 0.001
+PIPE = 1 << 18
+_F_SETPIPE_SZ = 1031
+
+
+def widen(fd):
+    """Let a pipe hold more, where the system allows it."""
+    try:
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE)
+    except OSError:
+        pass
 
 
 class Worker:
     """A forked process, waiting for a call or running it."""
 
-    def __init__(self, supervisor, pid, pipes):
+    def __init__(self, supervisor, payload, reply, stdin, outputs):
         self.supervisor = supervisor
-        self.pid = pid
-        payload, reply, stdin, stdout, stderr = pipes
-        for fd in (payload[0], reply[1], stdin[0], stdout[1], stderr[1]):
-            os.close(fd)
-        self.payload, self.reply, self.stdin = payload[1], reply[0], stdin[1]
-        self.outputs = {stdout[0]: wire.STDOUT, stderr[0]: wire.STDERR}
-        self.fds = {self.payload, self.reply, self.stdin} | set(self.outputs)
+        self.pid = None
+        self.payload, self.reply, self.stdin = payload, reply, stdin
+        kinds = {1: wire.STDOUT, 2: wire.STDERR}
+        self.outputs = {fd: kinds[number] for fd, number in outputs.items()}
+        self.fds = {payload, reply, stdin} | set(outputs)
         for fd in self.fds:
             os.set_blocking(fd, False)
-        supervisor.own_fds |= self.fds
         self.number = None
         self.queues = {self.payload: [], self.stdin: []}
         self.stdin_ends = False
@@ -36,6 +48,16 @@ class Worker:
         self.missing = None
         self.cancelled = None
         self.status = None
+        self.doomed = False
+        self.dozing = False
+        self.relayed = 0.0
+
+    def born(self, pid):
+        """The worker's process is there."""
+        self.pid = pid
+        if self.doomed:
+            self.doomed = False
+            self.cancel()
 
     def begin(self, number, has_stdin):
         """Bind the worker to its call."""
@@ -106,7 +128,8 @@ class Worker:
         for fd in [self.reply] + list(self.outputs):
             if fd not in self.fds:
                 continue
-            open_ = not supervisor.resting and (fd == self.reply or self.window > 0)
+            heard = fd == self.reply or (self.window > 0 and not self.dozing)
+            open_ = heard and not supervisor.resting
             if open_ and fd not in supervisor.handlers:
                 supervisor.watch(fd, lambda fd=fd: self.on_readable(fd))
             elif not open_:
@@ -116,17 +139,39 @@ class Worker:
         if fd == self.reply:
             self.read_reply()
         else:
-            self.relay(fd)
+            self.relay_or_doze(fd)
         if self.status is None and self.number in self.supervisor.calls:
             self.listen()
 
-    def relay(self, fd, limit=wire.MAX_DATA):
+    def relay_or_doze(self, fd):
+        """Relay output; where it comes in a stream of small pieces, let it fill up a moment.
+
+        A function that prints line by line otherwise spends its time waking us.
+        """
+        count = self.relay(fd)
+        now = time.monotonic()
+        if 0 < count < SMALL and now - self.relayed < DOZE and not self.dozing:
+            self.dozing = True
+            self.supervisor.dozing.append(self)
+            widen(fd)
+        self.relayed = now
+
+    def doze_ends(self):
+        self.dozing = False
+        if self.number in self.supervisor.calls:
+            self.listen()
+
+    def relay(self, fd, limit=wire.WINDOW):
         """Send on what the worker printed; return how many bytes."""
-        data = self.read(fd, min(limit, wire.MAX_DATA))
-        if data:
-            self.window -= len(data)
-            self.supervisor.send(self.outputs[fd], self.number, data)
-        return len(data or b"")
+        data = self.read(fd, min(limit, PIPE))
+        self.window -= len(data)
+        self.forward(self.outputs[fd], data)
+        return len(data)
+
+    def forward(self, kind, data):
+        """Send ``data`` in frames of the call's."""
+        for start in range(0, len(data), wire.MAX_DATA):
+            self.supervisor.send(kind, self.number, data[start : start + wire.MAX_DATA])
 
     def read(self, fd, size):
         """Return bytes from a pipe; b"" if it holds none now or never will again."""
@@ -141,7 +186,7 @@ class Worker:
         return data
 
     def read_reply(self):
-        size = wire.MAX_DATA if self.missing is None else min(wire.MAX_DATA, self.missing)
+        size = wire.MAX_DATA if self.missing is None else min(PIPE, self.missing)
         data = self.read(self.reply, size)
         if not data:
             return
@@ -152,9 +197,10 @@ class Worker:
                 return
             data, self.answer = self.answer, b""
             self.missing = worker.TOTAL.size + worker.TOTAL.unpack_from(data)[0]
+            if self.missing > wire.MAX_DATA:
+                widen(self.reply)
         self.missing -= len(data)
-        for start in range(0, len(data), wire.MAX_DATA):
-            self.supervisor.send(wire.REPLY, self.number, data[start : start + wire.MAX_DATA])
+        self.forward(wire.REPLY, data)
         if self.missing == 0 and self.cancelled is None:
             self.finish()
 
@@ -170,12 +216,17 @@ class Worker:
                 break
         if self.cancelled is not None:
             self.cancelled.reaped = True
-        elif self.number in self.supervisor.calls:
+            return
+        if self.number in self.supervisor.calls:
             self.finish()
+        self.clean_up()
 
     def cancel(self):
         """Kill the call and all that it started; it is done once they are gone."""
-        if self.cancelled is None:
+        if self.pid is None:
+            # As soon as there is a process to kill.
+            self.doomed = True
+        elif self.cancelled is None:
             self.cancelled = processes.Group(self.pid, True, self.finish)
             self.supervisor.dying.append(self.cancelled)
 
@@ -195,23 +246,16 @@ class Worker:
         supervisor.send(wire.DONE, self.number, status)
         supervisor.flush()
         self.close()
-        if self.cancelled is None:
-            # The worker has nothing left to do; what it left behind must go.
-            supervisor.dying.append(processes.Group(self.pid, False))
 
-    def kill(self):
-        """End a worker that has no call."""
-        try:
-            os.kill(self.pid, _signal.SIGKILL)
-        except OSError:
-            pass
-        self.close()
+    def clean_up(self):
+        """The worker has ended: what it left behind in its process group must go."""
+        if processes.group_lives(self.pid):
+            self.supervisor.dying.append(processes.Group(self.pid, False))
 
     def drop(self, fd):
         """Close one of our ends."""
         if fd in self.fds:
             self.supervisor.unwatch(fd)
-            self.supervisor.own_fds.discard(fd)
             self.fds.discard(fd)
             os.close(fd)
 
