@@ -11,7 +11,7 @@ file on either side ends the forker, and with it its children.
 """
 
 import _signal  # type: ignore[import-not-found]
-import _socket  # type: ignore[import-not-found]
+import _socket
 import os
 import struct
 
