@@ -10,7 +10,10 @@
 
 How a call travels::
 
-    connection  Connection, wrap: Fabric's side
+    decorator, tasks, wrapping   @remotely, @task, wrap, install: ways in
+        |-- hosts, ssh_options, hostkeys   connections made from a host name
+        |-- group                          several hosts
+    connection  Connection: Fabric's side
         |
     interpreter options bound to a host; call, run, submit
         |-- options     what python() takes
@@ -24,7 +27,8 @@ How a call travels::
     agent       what runs there; sent as source
 """
 
-from fabremote.connection import Connection, wrap
+from fabremote.connection import Connection
+from fabremote.decorator import Remotely, remotely
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteConnectionLost,
@@ -40,10 +44,14 @@ from fabremote.exceptions import (
     ShippingError,
     UntrustedResult,
 )
+from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
 from fabremote.interpreter import Interpreter, RemoteFuture, Result
+from fabremote.tasks import task
+from fabremote.wrapping import install, wrap
 
 __all__ = [
     "Connection",
+    "GroupResult",
     "Interpreter",
     "RemoteCancelled",
     "RemoteConnectionLost",
@@ -56,9 +64,15 @@ __all__ = [
     "RemoteProcessDied",
     "RemoteTimeout",
     "RemoteTraceback",
+    "Remotely",
     "Result",
     "ResultError",
+    "SerialGroup",
     "ShippingError",
+    "ThreadingGroup",
     "UntrustedResult",
+    "install",
+    "remotely",
+    "task",
     "wrap",
 ]

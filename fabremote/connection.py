@@ -1,4 +1,4 @@
-"""`Connection`, `wrap`: Fabric's side of a call."""
+"""`Connection`: Fabric's side of a call."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from invoke.context import Context
 from paramiko import SSHException
 
 from fabremote import sockets
-from fabremote.exceptions import RemoteConnectionLost, RemoteConnectionRefused
+from fabremote.exceptions import RemoteConnectionLost
+from fabremote.hostkeys import HostKeySettings, Verifier
 from fabremote.interpreter import Interpreter
 from fabremote.links import ChannelLink, Link, ProcessLink
-from fabremote.options import REMOTELY_DEFAULTS, Options, PythonOptions
+from fabremote.options import REMOTELY_DEFAULTS, Options, PythonOptions, remotely
+from fabremote.refusals import refused
 from fabremote.session import Session, start
 
 if TYPE_CHECKING:
@@ -99,6 +101,10 @@ class Calls:
         """
         return Interpreter(self._calls_host(), options)
 
+    def call_env(self) -> dict[str, str]:
+        """Return variables that every call gets, below those of ``env=``."""
+        return {}
+
     def _calls_host(self) -> Any:
         raise NotImplementedError
 
@@ -122,7 +128,19 @@ class RemoteHost:
         return _sessions(connection).live(_key(options), transport) if transport else None
 
     def session(self, options: Options) -> Session:
-        """Return the agent for these options, connecting and starting it if need be."""
+        """Return the agent for these options, connecting and starting it if need be.
+
+        A connection that turns out to be dead is opened once more: nothing of a
+        call has been sent yet.
+        """
+        try:
+            return self._session(options)
+        except RemoteConnectionLost:
+            if self.context.is_connected:
+                raise
+            return self._session(options)
+
+    def _session(self, options: Options) -> Session:
         connection = self.context
         sessions = _sessions(connection)
         with sessions.lock:
@@ -133,9 +151,11 @@ class RemoteHost:
     def _open(self, connection: fabric.Connection) -> Any:
         fresh = not connection.is_connected
         try:
+            if fresh and remotely(connection)["verify_host_keys"]:
+                _verify(connection)
             connection.open()
         except (OSError, SSHException, EOFError) as error:
-            raise _refused(connection, error) from error
+            raise refused(connection, error) from error
         transport = connection.transport
         if fresh or not getattr(transport, "fabremote_hurried", False):
             sockets.hurry(transport)
@@ -153,6 +173,15 @@ class RemoteHost:
             ) from error
         sockets.calm(transport)
         return link
+
+
+def _verify(connection: fabric.Connection) -> None:
+    """Have a connection that Fabric made verify its host's key as it opens."""
+    if "transport_factory" not in connection.connect_kwargs:
+        verifier = Verifier(connection.host, int(connection.port), HostKeySettings())
+        connection.client.set_missing_host_key_policy(verifier.policy)
+        factory = {"transport_factory": verifier.transport_factory}
+        connection._set(connect_kwargs={**connection.connect_kwargs, **factory})
 
 
 class LocalHost:
@@ -226,8 +255,7 @@ class Connection(RemoteCalls, fabric.Connection):
 
     def _open_promptly(self) -> Any:
         given = self.connect_kwargs
-        timeout = self.connect_timeout or given.get("timeout")
-        sock = sockets.connect(self.host, int(self.port), timeout)
+        sock = self.make_socket()
         # Fabric has no way to pass a socket but these, which stay the caller's.
         self._set(connect_kwargs={**given, "sock": sock})
         try:
@@ -237,8 +265,17 @@ class Connection(RemoteCalls, fabric.Connection):
             raise
         finally:
             self._set(connect_kwargs=given)
-        self.transport.set_keepalive(KEEPALIVE)
+        self.stay_alive()
         return result
+
+    def make_socket(self) -> Any:
+        """Return a new TCP connection to the host, as `open` needs it without a gateway."""
+        timeout = self.connect_timeout or self.connect_kwargs.get("timeout")
+        return sockets.connect(self.host, int(self.port), timeout)
+
+    def stay_alive(self) -> None:
+        """Have the open transport send something now and then."""
+        self.transport.set_keepalive(KEEPALIVE)
 
 
 def _sessions(context: Any) -> Sessions:
@@ -248,21 +285,8 @@ def _sessions(context: Any) -> Sessions:
     return found or vars(context).setdefault("_fabremote_sessions", Sessions())
 
 
-def _refused(connection: fabric.Connection, error: BaseException) -> RemoteConnectionRefused:
-    where = f"{connection.user}@{connection.host}:{connection.port}"
-    return RemoteConnectionRefused(
-        f"No SSH connection to {where}: {type(error).__name__}: {error}. Check that "
-        f"`ssh -p {connection.port} {connection.user}@{connection.host}` can log in from here."
-    )
-
-
-def wrap(context: Any) -> Any:
-    """Return ``context`` with `call` and `python`.
-
-    ``context``: a `fabric.Connection`, whose transport and everything else is
-    shared with what is returned; or a plain `invoke.Context`, for which calls
-    run in fresh processes of this machine. Raises TypeError for anything else.
-    """
+def wrap_context(context: Any) -> Any:
+    """Return a connection or Invoke context with `call` and `python`, sharing its state."""
     if isinstance(context, Calls):
         return context
     if isinstance(context, fabric.Connection):
@@ -271,7 +295,7 @@ def wrap(context: Any) -> Any:
         mixin = LocalCalls
     else:
         raise TypeError(
-            f"wrap() takes a fabric.Connection or an invoke.Context, not {context!r:.100}."
+            f"wrap() takes a connection, a group or an invoke.Context, not {context!r:.100}."
         )
     cls: Any = type(context)
     made: Any = object.__new__(_wrapped_class(cls, mixin))
@@ -286,4 +310,4 @@ def _wrapped_class(cls: Hashable, mixin: type) -> type:
     return type(f"Remote{cls.__name__}", (mixin, cls), {"__module__": __name__})
 
 
-__all__ = ["Config", "Connection", "wrap"]
+__all__ = ["Config", "Connection", "RemoteHost", "wrap_context"]

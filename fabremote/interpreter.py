@@ -202,7 +202,8 @@ class Prepared:
             if session.python.reads != python.reads:
                 payload = self._dump(session.python)
         what = f"{self.name} on {session.label}"
-        decoder = Decoder(what, payload.classes, payload.modules, self._options.trust)
+        mine = payload.classes, payload.modules
+        decoder = Decoder(what, *mine, self._options.trust, payload.files)
         call = Call(session, session.number(), self.name, self._options, self._keep)
         return call, payload, decoder
 

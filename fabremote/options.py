@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fnmatch
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, Literal, TypedDict
@@ -21,6 +22,10 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
     "trust": [],
     "max_result": 1 << 30,
     "start_timeout": 30,
+    # Whether connections made with Fabric verify host keys, too; None keeps Fabric's way.
+    "verify_host_keys": None,
+    # Any of the above by host: {"web*": {"python": "/opt/venv/bin/python"}}.
+    "hosts": {},
 }
 
 Hide = bool | Literal["out", "stdout", "err", "stderr", "both"] | None
@@ -124,11 +129,11 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
     check_names(given)
     # get() gives a subtree as a dict; as an attribute it is a proxy, made in 50 us.
     config = context.config
+    ours = remotely(context)
     run = config.get("run", {})
     values: dict[str, Any] = {key: run.get(key) for key in _RUN_KEYS}
     values["timeout"] = config.get("timeouts", {}).get("command")
-    ours = config.get("remotely", {})
-    values |= {key: ours.get(key, default) for key, default in REMOTELY_DEFAULTS.items()}
+    values |= ours
     values |= given
     if values["hide"] is True:
         values["echo"] = False
@@ -136,7 +141,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
     return Options(
         python=_interpreter(values["python"]),
         py_options=_py_options(values["py_options"]),
-        env=_env(values["env"]),
+        env={**_call_env(context), **_env(values["env"])},
         cwd=_cwd(values.get("cwd"), context),
         timeout=_seconds("timeout", values["timeout"]),
         hide=_hide(values),
@@ -170,6 +175,54 @@ def _py_options(value: object) -> str:
         raise TypeError(f"py_options={value!r} must be one str, such as '-O -X utf8'.")
     check_py_options(value)
     return value
+
+
+def remotely(context: Any) -> dict[str, Any]:
+    """Return the ``remotely`` settings in force for a context, those of its host included.
+
+    Raises ValueError for a key that isn't one.
+    """
+    config = context.config
+    if "_fabremote_settled" not in vars(config):
+        _settle(config)
+    found: dict[str, Any] = dict(config.get("remotely"))
+    _check_keys(found, "remotely")
+    host = getattr(context, "original_host", "localhost")
+    for pattern, settings in found["hosts"].items():
+        if fnmatch.fnmatchcase(host, pattern):
+            _check_keys(settings, f"remotely.hosts.{pattern}")
+            found.update(settings)
+    return found
+
+
+def _settle(config: Any) -> None:
+    """Give a configuration that Fabric or Invoke made our defaults and our environment's values.
+
+    Both match variables of the environment, such as FABRIC_REMOTELY_PYTHON, against
+    existing keys only, and a plain script's ``Connection("web1")`` against none.
+    """
+    present = config.get("remotely") or {}
+    if not REMOTELY_DEFAULTS.keys() <= present.keys():
+        defaults = vars(config).get("_defaults") or type(config).global_defaults()
+        config.load_defaults({**defaults, "remotely": dict(REMOTELY_DEFAULTS)})
+    start = f"{config.env_prefix or config.prefix}_REMOTELY_".upper()
+    if any(name.startswith(start) for name in os.environ):
+        config.load_shell_env()
+    config._set(_fabremote_settled=True)
+
+
+def _check_keys(settings: Mapping[str, Any], where: str) -> None:
+    for name in settings:
+        if name not in REMOTELY_DEFAULTS:
+            close = difflib.get_close_matches(name, REMOTELY_DEFAULTS, 1)
+            known = ", ".join(REMOTELY_DEFAULTS)
+            hint = f"Did you mean {close[0]!r}?" if close else f"There are {known}."
+            raise ValueError(f"The configuration has {where}.{name}, no setting of ours. {hint}")
+
+
+def _call_env(context: Any) -> dict[str, str]:
+    found: dict[str, str] = context.call_env() if hasattr(type(context), "call_env") else {}
+    return found
 
 
 def _env(value: Mapping[Any, Any] | None) -> dict[str, str]:

@@ -110,6 +110,11 @@ def code(data):
     return made
 
 
+def plain(fn):
+    """Return the function of a decorator that says where it runs: here it simply runs."""
+    return fn
+
+
 def mappingproxy(values):
     """Return a read-only view of a dict."""
     return type(type.__dict__)(values)

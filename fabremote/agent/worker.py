@@ -145,7 +145,7 @@ def respond(header, data, buffers):
     encoder = answers.Encoder(trust)
     try:
         value = fn(*args, **kwargs)
-        if type(value).__name__ == "coroutine" and hasattr(value, "cr_frame"):
+        if is_coroutine(value):
             value = run_coroutine(value)
     except BaseException as error:
         return failed(b"E", error, encoder)
@@ -196,6 +196,27 @@ def open_streams(encoding):
         setattr(sys, name, stream)
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, "__%s__" % name, getattr(sys, name))
+
+
+# The attribute in which an exception of a method brings the instance back.
+CARRIED = "_fabremote_instance"
+
+
+def carry(fn, instance, args, kwargs):
+    """Call a method; return (value, instance), for the caller to take its state back."""
+    try:
+        value = fn(instance, *args, **kwargs)
+        if is_coroutine(value):
+            value = run_coroutine(value)
+    except BaseException as error:
+        vars(error)[CARRIED] = instance
+        raise
+    return value, instance
+
+
+def is_coroutine(value):
+    """Return whether ``value`` is what an async function returns when called."""
+    return type(value).__name__ == "coroutine" and hasattr(value, "cr_frame")
 
 
 def run_coroutine(coroutine):

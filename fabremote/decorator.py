@@ -1,0 +1,307 @@
+"""`@remotely` and `Remotely`: a function that runs on a host wherever it is called."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+import fabric
+from invoke.context import Context
+
+from fabremote.agent import loader, paths, worker
+from fabremote.connection import wrap_context
+from fabremote.group import ThreadingGroup, wrap_group
+from fabremote.hosts import find_key, open_connection
+from fabremote.interpreter import Interpreter, RemoteFuture
+from fabremote.options import PythonOptions, check_names
+from fabremote.ssh_options import parse
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C", bound=Callable[..., Any])
+
+# The arguments that say how to connect; all others are options of python().
+CONNECTION_ARGUMENTS = ("port", "user", "key", "password", "compression", "quiet", "ssh_options")
+
+
+class Target:
+    """Where a decorated function runs: connections opened at the first call, and kept.
+
+    Made from a host name, a connection, an Invoke context, a group, or a list
+    of any of these.
+    """
+
+    def __init__(self, where: Any, settings: Mapping[str, Any]) -> None:
+        self._where = where
+        self._settings = dict(settings)
+        self._lock = threading.Lock()
+        self._made: Any = None
+        check_where(where, self._settings)
+        _targets.add(self)
+
+    def __repr__(self) -> str:
+        return repr(self._where)
+
+    def get(self) -> Any:
+        """Return the connection or group, made if it isn't yet."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._make(self._where)
+            return self._made
+
+    def _make(self, where: Any) -> Any:
+        if isinstance(where, str):
+            return open_connection(where, **self._settings)
+        if isinstance(where, fabric.Group):
+            return wrap_group(where)
+        if isinstance(where, Context):
+            return wrap_context(where)
+        return ThreadingGroup.from_connections([self._make(one) for one in where])
+
+    def close(self) -> None:
+        """Close the connections that this target opened itself."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is None or isinstance(self._where, (Context, fabric.Group)):
+            return
+        given = [one for one in self._where if not isinstance(one, str)] if _many(made) else []
+        for one in made if _many(made) else [made]:
+            if not any(vars(one) is vars(other) for other in given):
+                one.close()
+
+
+_targets: weakref.WeakSet[Target] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_targets() -> None:
+    for target in list(_targets):
+        target.close()
+
+
+def _many(made: Any) -> bool:
+    return isinstance(made, fabric.Group)
+
+
+def check_where(where: Any, settings: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError unless ``where`` and ``settings`` can name hosts."""
+    if isinstance(where, (Context, fabric.Group)):
+        if settings:
+            raise TypeError(
+                f"{', '.join(settings)} can't be given with {where!r}, which has its own "
+                "settings. Give them to the connection, or give a host name here."
+            )
+        return
+    if isinstance(where, str):
+        if not where.strip():
+            raise ValueError(f"hostname={where!r} names no host.")
+        if settings.get("key") is not None:
+            find_key(settings["key"])
+        parse(settings.get("ssh_options") or {})
+        return
+    if not isinstance(where, (list, tuple)) or not where:
+        raise TypeError(
+            f"hostname={where!r:.100} must be a host name, a connection, a group, or a list of "
+            "these. Write @remotely('web1'), with parentheses."
+        )
+    for one in where:
+        check_where(one, settings if isinstance(one, str) else {})
+
+
+class Remotely(Generic[P, T]):
+    """A function that runs on a host: calling it runs it there.
+
+    ``fn``: the function. ``hostname``: where: a name or address, a
+    `Connection`, an Invoke context, a group, or a list of these. For names:
+    ``port`` (22), ``user`` (the current one), ``key`` (a private key's file
+    name, looked up as given, then in ~/.ssh), ``password``, ``compression``,
+    ``quiet`` (no warnings or log of the connection), ``ssh_options``. All
+    other keywords are options of ``python()``.
+
+    The connection is opened at the first call, kept, and closed at exit or by
+    `close`. On a group or list each call returns a GroupResult.
+    """
+
+    __wrapped__: Callable[P, T]
+
+    def __init__(self, fn: Callable[P, T], hostname: Any, **settings: Any) -> None:
+        if not callable(fn) and not isinstance(fn, (staticmethod, classmethod)):
+            raise TypeError(f"remotely() decorates a function or a class, not {fn!r:.100}.")
+        connecting = {k: v for k, v in settings.items() if k in CONNECTION_ARGUMENTS}
+        self._options = cast(PythonOptions, {k: settings[k] for k in settings.keys() - connecting})
+        check_names(self._options)
+        self._target = Target(hostname, connecting)
+        self._settings = settings
+        self._others: dict[Any, Remotely[P, T]] = {}
+        self._fn = fn
+        functools.update_wrapper(self, fn)
+
+    def __reduce__(self) -> Any:
+        # On the far side it is the function: there is where it is to run.
+        return loader.plain, (self._fn,)
+
+    def __repr__(self) -> str:
+        return f"<{getattr(self, '__qualname__', self._fn)} on {self._target!r}>"
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the function there and return its value."""
+        value: T = self._python().call(self._plain(), *args, **kwargs)
+        return value
+
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[T]:
+        """Begin a call there and return its Future at once."""
+        return self._single().submit(self._plain(), *args, **kwargs)
+
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the function here."""
+        return self._plain()(*args, **kwargs)
+
+    def on(self, hostname: Any) -> Remotely[P, T]:
+        """Return the same function, to run at another place; its connection is kept too."""
+        key = hostname if isinstance(hostname, str) else id(hostname)
+        if key not in self._others:
+            settings = dict(self._settings)
+            if not isinstance(hostname, (str, list, tuple)):
+                settings = dict(self._options)
+            self._others[key] = Remotely(self._fn, hostname, **settings)
+        return self._others[key]
+
+    def close(self) -> None:
+        """Close the connections that this function opened; the next call opens them again."""
+        self._target.close()
+        for other in self._others.values():
+            other.close()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if isinstance(self._fn, (staticmethod, classmethod)):
+            return BoundRemotely(self, self._fn.__get__(instance, owner), ())
+        if instance is None:
+            return self
+        return BoundRemotely(self, self._fn, (instance,))
+
+    def _plain(self) -> Callable[P, T]:
+        if isinstance(self._fn, (staticmethod, classmethod)):
+            return cast(Callable[P, T], self._fn.__func__)
+        return self._fn
+
+    def _python(self) -> Any:
+        return self._target.get().python(**self._options)
+
+    def _single(self) -> Interpreter:
+        found = self._python()
+        if not isinstance(found, Interpreter):
+            raise TypeError(
+                f"{self!r} runs on a group; submit() it on one host: .on(host).submit()"
+            )
+        return found
+
+
+class BoundRemotely:
+    """A `Remotely` method, bound to its instance or class."""
+
+    def __init__(self, method: Remotely[Any, Any], fn: Callable[..., Any], first: tuple[Any, ...]):
+        self._method, self._fn, self._first = method, fn, first
+        self.__wrapped__ = fn
+        functools.update_wrapper(self, fn)
+
+    def __reduce__(self) -> Any:
+        return functools.partial, (self._fn, *self._first)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._method._python().call(self._fn, *self._first, *args, **kwargs)
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
+        """Begin a call there and return its Future at once."""
+        return self._method._single().submit(self._fn, *self._first, *args, **kwargs)
+
+    def local(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the method here."""
+        return self._fn(*self._first, *args, **kwargs)
+
+    def on(self, hostname: Any) -> BoundRemotely:
+        """Return the same bound method, to run at another place."""
+        return BoundRemotely(self._method.on(hostname), self._fn, self._first)
+
+
+class StatefulMethod:
+    """A method of a decorated class: runs there, with the instance's state carried both ways."""
+
+    def __init__(self, where: Remotely[Any, Any], fn: Callable[..., Any]) -> None:
+        self._where, self._fn = where, fn
+        functools.update_wrapper(self, fn)
+
+    def __reduce__(self) -> Any:
+        return loader.plain, (self._fn,)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        return functools.partial(self, instance)
+
+    def __call__(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+        python = self._where._single()
+        try:
+            value, after = python.call(worker.carry, self._fn, instance, args, kwargs)
+        except BaseException as error:
+            after = vars(error).pop(worker.CARRIED, None)
+            if type(after) is type(instance):
+                take_state(instance, after)
+            raise
+        take_state(instance, after)
+        return instance if value is after else value
+
+
+def remotely(hostname: Any, **settings: Any) -> Any:
+    """Return a decorator that makes a function, method or class run on a host.
+
+    Takes what `Remotely` takes. On a class, each call of its methods runs
+    there, with the instance's state carried both ways; special methods, such as
+    ``__init__`` and ``__repr__``, and properties run here.
+    """
+
+    def decorate(target: Any) -> Any:
+        if inspect.isclass(target):
+            return _decorate_class(target, hostname, settings)
+        return Remotely(target, hostname, **settings)
+
+    check_names({k: v for k, v in settings.items() if k not in CONNECTION_ARGUMENTS})
+    connecting = {k: v for k, v in settings.items() if k in CONNECTION_ARGUMENTS}
+    check_where(hostname, connecting)
+    return decorate
+
+
+def take_state(instance: Any, after: Any) -> None:
+    """Give ``instance`` the attributes and content of ``after``, of the same class."""
+    kinds: dict[Any, str] = {list: "extend", set: "update", dict: "update"}
+    for kind, add in kinds.items():
+        if isinstance(instance, kind):
+            kind.clear(instance)
+            getattr(kind, add)(instance, after)
+    attributes = paths.state_of(after)
+    for name in paths.state_of(instance).keys() - attributes.keys():
+        object.__delattr__(instance, name)
+    for name, value in attributes.items():
+        object.__setattr__(instance, name, value)
+
+
+def _decorate_class(cls: type, hostname: Any, settings: Mapping[str, Any]) -> type:
+    where: Remotely[Any, Any] = Remotely(cls, hostname, **settings)
+    for name, member in list(vars(cls).items()):
+        if name.startswith("__") and name != "__call__":
+            continue
+        if inspect.isfunction(member):
+            setattr(cls, name, StatefulMethod(where, member))
+        elif isinstance(member, (staticmethod, classmethod)):
+            fn: Any = member
+            method: Remotely[Any, Any] = Remotely(fn, hostname, **settings)
+            method._target = where._target
+            setattr(cls, name, method)
+    return cls
+
+
+__all__ = ["Remotely", "remotely"]

@@ -1,0 +1,146 @@
+"""Groups of hosts whose calls run one after another, or at once."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import fabric
+from fabric.exceptions import GroupException
+
+from fabremote.connection import Connection, wrap_context
+from fabremote.interpreter import Interpreter
+from fabremote.options import PythonOptions, check_names
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# More threads than this at once gain nothing on one controller.
+MAX_WORKERS = 64
+
+
+Outcome = tuple[Any, Any, Exception | None]
+
+
+class GroupResult(fabric.GroupResult):
+    """Fabric's GroupResult, in which a *returned* exception is a value like any other.
+
+    Keys are connections, values what the calls returned; in ``failed``, what
+    they raised.
+    """
+
+    def __init__(self, values: Iterable[tuple[Any, Any]], failures: Iterable[tuple[Any, Any]]):
+        super().__init__([*values, *failures])
+        self._successes = dict(values)
+        self._failures = dict(failures)
+
+    def _bifurcate(self) -> None:
+        """Both parts are known from the start."""
+
+
+class GroupInterpreter:
+    """An interpreter on each host of a group, with the same options bound."""
+
+    def __init__(self, group: GroupCalls, options: PythonOptions) -> None:
+        check_names(options)
+        self._group = group
+        self._options = options
+
+    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
+        """Run ``fn(*args, **kwargs)`` on every host; return the values by connection.
+
+        Raises fabric's GroupException, whose ``result`` has everything, if any
+        host failed.
+        """
+        return self._group.each(lambda py: py.call(fn, *args, **kwargs), self._options)
+
+    def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
+        """Run as `call` does, with a Result for each host."""
+        return self._group.each(lambda py: py.run(fn, *args, **kwargs), self._options)
+
+
+class GroupCalls(fabric.Group):
+    """`call` and `python` on a group."""
+
+    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
+        """Run ``fn(*args, **kwargs)`` on every host; see `GroupInterpreter.call`."""
+        return GroupInterpreter(self, {}).call(fn, *args, **kwargs)
+
+    def python(self, **options: Unpack[PythonOptions]) -> GroupInterpreter:
+        """Return interpreters with options bound, one on each host."""
+        return GroupInterpreter(self, options)
+
+    def each(self, action: Callable[[Interpreter], Any], options: PythonOptions) -> GroupResult:
+        """Do ``action`` with each host's interpreter; return what it returned, by connection."""
+        outcomes = self._outcomes(lambda one: action(wrap_context(one).python(**options)))
+        values = [(one, value) for one, value, error in outcomes if error is None]
+        failures = [(one, error) for one, _, error in outcomes if error is not None]
+        result = GroupResult(values, failures)
+        if failures:
+            raise GroupException(result)
+        return result
+
+    def _outcomes(self, action: Callable[[Any], Any]) -> list[Outcome]:
+        raise NotImplementedError
+
+
+def _outcome(action: Callable[[Any], Any], one: Any) -> Outcome:
+    try:
+        return one, action(one), None
+    except Exception as error:
+        return one, None, error
+
+
+def in_turn(group: Any, action: Callable[[Any], Any]) -> list[Outcome]:
+    """Do ``action`` with each connection of the group, one after the other."""
+    return [_outcome(action, one) for one in group]
+
+
+def at_once(group: Any, action: Callable[[Any], Any]) -> list[Outcome]:
+    """Do ``action`` with each connection of the group, in threads."""
+    if not group:
+        return []
+    workers = min(len(group), MAX_WORKERS)
+    pool = concurrent.futures.ThreadPoolExecutor(workers, "fabremote-group")
+    futures = [pool.submit(_outcome, action, one) for one in group]
+    try:
+        return [future.result() for future in futures]
+    except BaseException:
+        # Ctrl-C: closing the connections ends what runs through them.
+        for future in futures:
+            future.cancel()
+        group.close()
+        raise
+    finally:
+        pool.shutdown()
+
+
+class SerialGroup(GroupCalls, fabric.SerialGroup):
+    """A `fabric.SerialGroup` that also runs Python functions, host after host."""
+
+    def __init__(self, *hosts: Any, **kwargs: Any) -> None:
+        list.__init__(self, [Connection(host, **kwargs) for host in hosts])
+
+    _outcomes = in_turn
+
+
+class ThreadingGroup(GroupCalls, fabric.ThreadingGroup):
+    """A `fabric.ThreadingGroup` that also runs Python functions, on all hosts at once."""
+
+    def __init__(self, *hosts: Any, **kwargs: Any) -> None:
+        list.__init__(self, [Connection(host, **kwargs) for host in hosts])
+
+    _outcomes = at_once
+
+
+def wrap_group(group: fabric.Group) -> SerialGroup | ThreadingGroup:
+    """Return a group of the same, wrapped connections that also runs Python functions."""
+    if isinstance(group, (SerialGroup, ThreadingGroup)):
+        return group
+    cls = SerialGroup if isinstance(group, fabric.SerialGroup) else ThreadingGroup
+    made: SerialGroup | ThreadingGroup = cls.from_connections([wrap_context(one) for one in group])
+    return made
+
+
+__all__ = ["GroupInterpreter", "GroupResult", "SerialGroup", "ThreadingGroup", "wrap_group"]

@@ -1,0 +1,177 @@
+"""Connections made from a host name: the login, host keys and ssh_options of the ssh command."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import fabric
+
+from fabremote import ssh_options as options_of_ssh
+from fabremote.connection import Connection
+from fabremote.hostkeys import Verifier
+from fabremote.ssh_settings import SSHSettings
+
+# What of ~/.ssh/config concerns host keys: Fabric leaves these to OpenSSH.
+_HOST_KEY_OPTIONS = (
+    "StrictHostKeyChecking",
+    "UserKnownHostsFile",
+    "GlobalKnownHostsFile",
+    "HostKeyAlias",
+    "HostKeyAlgorithms",
+    "HashKnownHosts",
+)
+
+
+class HostConnection(Connection):
+    """A connection to a host name: it verifies the host's key, and honours ``ssh_options``.
+
+    ~/.ssh/config applies as Fabric applies it, and its host-key options too.
+    """
+
+    host: Any
+    connect_kwargs: Any
+
+    def __init__(
+        self,
+        host: str,
+        settings: SSHSettings | None = None,
+        login: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given = settings or SSHSettings()
+        super().__init__(host, **{**options_of_ssh.connection_arguments(given), **kwargs})
+        given = _with_config(given, self.ssh_config)
+        found = given.for_host(self.original_host, self.user, int(self.port))
+        if given.hostname is None:
+            # What ~/.ssh/config calls this host is Fabric's to look up.
+            found = given.for_host(self.host, self.user, int(self.port))
+        verifier = Verifier(found.hostname or self.host, found.port or 22, found.host_keys)
+        passed = {**self.connect_kwargs, **(login or {})}
+        self._set(_fabremote_ssh=found)
+        self.host = found.hostname
+        self.client.set_missing_host_key_policy(verifier.policy)
+        self.connect_kwargs = options_of_ssh.connect_arguments(found, verifier, **passed)
+        if found.proxy_jump:
+            self.gateway = _way(found.proxy_jump)
+        elif isinstance(self.gateway, fabric.Connection):
+            self.gateway = _verified(self.gateway)
+
+    @property
+    def settings(self) -> SSHSettings:
+        """The ``ssh_options`` in force, for this host."""
+        found: SSHSettings = vars(self)["_fabremote_ssh"]
+        return found
+
+    def call_env(self) -> dict[str, str]:
+        """Return the variables that SetEnv and SendEnv give each call."""
+        return self.settings.env
+
+    def make_socket(self) -> Any:
+        """Return what leads to the host: a TCP connection or a proxy command's pipe."""
+        return options_of_ssh.open_socket(self.settings)
+
+    def stay_alive(self) -> None:
+        """Watch the open link, as ServerAliveInterval says or as usual."""
+        if self.settings.server_alive_interval is None:
+            super().stay_alive()
+        else:
+            options_of_ssh.keep_alive(self.transport, self.settings)
+
+
+def _with_config(given: SSHSettings, config: Mapping[str, Any]) -> SSHSettings:
+    """Return settings with the host-key options of ~/.ssh/config that they don't have."""
+    found = {name: config[name.lower()] for name in _HOST_KEY_OPTIONS if name.lower() in config}
+    if not found:
+        return given
+    theirs = options_of_ssh.parse(found).host_keys
+    usual = type(theirs)()
+    fields = [field.name for field in dataclasses.fields(theirs)]
+    changed = {
+        name: getattr(theirs, name)
+        for name in fields
+        if getattr(given.host_keys, name) == getattr(usual, name)
+    }
+    return dataclasses.replace(given, host_keys=dataclasses.replace(given.host_keys, **changed))
+
+
+def _way(jumps: str) -> HostConnection:
+    """Return the connection to the last of ProxyJump's hosts, through those before it."""
+    gateway: HostConnection | None = None
+    for hop in options_of_ssh.parse_jump(jumps):
+        # ~/.ssh/config's own ProxyJump for a hop holds only for the first.
+        through = {} if gateway is None else {"gateway": gateway}
+        gateway = HostConnection(hop.host, user=hop.user, port=hop.port, **through)
+    if gateway is None:
+        raise ValueError(f"ProxyJump={jumps!r} names no host.")
+    return gateway
+
+
+def _verified(gateway: fabric.Connection) -> HostConnection:
+    """Return a gateway that Fabric made of ~/.ssh/config, with its host key verified."""
+    if isinstance(gateway, HostConnection):
+        return gateway
+    through = {}
+    if isinstance(gateway.gateway, fabric.Connection):
+        through["gateway"] = _verified(gateway.gateway)
+    return HostConnection(gateway.original_host, user=gateway.user, port=gateway.port, **through)
+
+
+def find_key(key: str | os.PathLike[str]) -> str:
+    """Return the private key's file: as given, or else in ~/.ssh."""
+    given = os.path.expanduser(os.fspath(key))
+    tried = [given, os.path.join(os.path.expanduser("~/.ssh"), given)]
+    for path in tried:
+        if os.path.isfile(path):
+            return path
+    raise ValueError(f"key={os.fspath(key)!r}: there is no file {' or '.join(tried)}.")
+
+
+def open_connection(
+    hostname: str,
+    *,
+    port: int | None = None,
+    user: str | None = None,
+    key: str | os.PathLike[str] | None = None,
+    password: str | None = None,
+    compression: bool = False,
+    quiet: bool = False,
+    ssh_options: Mapping[str, Any] | None = None,
+) -> Connection:
+    """Return a connection to a host name or address; it opens at its first use.
+
+    ``hostname``: also as ``user@host:port``. ``port``: 22 unless ~/.ssh/config
+    says otherwise. ``user``: the current one, likewise. ``key``: a private
+    key's file, as given or in ~/.ssh. ``password``: for the login, and for the
+    key if it has a passphrase. ``quiet``: no warnings or log of the connection.
+    ``ssh_options``: options of ssh_config, see docs/ssh_options.md.
+
+    Raises ValueError for whatever can't be honoured.
+    """
+    options = dict(ssh_options or {})
+    lower = {name.lower() for name in options if isinstance(name, str)}
+    if compression and "compression" not in lower:
+        options["Compression"] = True
+    if quiet and "loglevel" not in lower:
+        options["LogLevel"] = "QUIET"
+    login: dict[str, Any] = {}
+    if key is not None:
+        login["key_filename"] = find_key(key)
+    if password is not None:
+        login.update(password=password, passphrase=password)
+    named = {"user": user, "port": _port(port)}
+    named = {name: value for name, value in named.items() if value is not None}
+    return HostConnection(hostname, options_of_ssh.parse(options), login, **named)
+
+
+def _port(port: object) -> int | None:
+    if port is None:
+        return None
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise ValueError(f"port={port!r} must be a number from 1 to 65535.")
+    return port
+
+
+__all__ = ["HostConnection", "find_key", "open_connection"]

@@ -1,0 +1,62 @@
+"""Why there is no SSH connection, in words that say what to try."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from paramiko import (
+    AuthenticationException,
+    BadHostKeyException,
+    ChannelException,
+    PasswordRequiredException,
+    SSHException,
+)
+
+from fabremote.exceptions import RemoteConnectionRefused, RemoteHostKeyRejected
+
+
+def refused(connection: Any, error: BaseException) -> RemoteConnectionRefused:
+    """Return the error for a Fabric connection that could not be opened because of ``error``."""
+    if isinstance(error, RemoteConnectionRefused):
+        return error
+    where = f"{connection.user}@{connection.host}:{connection.port}"
+    why = str(error) or type(error).__name__
+    kind = RemoteConnectionRefused
+    if isinstance(error, BadHostKeyException):
+        kind = RemoteHostKeyRejected
+    return kind(f"No SSH connection to {where}: {why.rstrip('.')}. {_advice(connection, error)}")
+
+
+def _advice(connection: Any, error: BaseException) -> str:
+    host, port, user = connection.host, connection.port, connection.user
+    if isinstance(error, ChannelException):
+        return (
+            f"The gateway could not reach it: check from there that {host} answers on port {port}."
+        )
+    if isinstance(error, socket.gaierror):
+        return f"Nothing is known by the name {host!r}: check its spelling, or give an address."
+    if isinstance(error, ConnectionRefusedError) or "Unable to connect" in str(error):
+        return f"Nothing listens there: check the port, {port}, and that sshd runs on {host}."
+    if isinstance(error, TimeoutError) or "timed out" in str(error).lower():
+        return (
+            f"{host} did not answer in time: check that it is up and that no firewall is in "
+            "between, or raise connect_timeout."
+        )
+    if isinstance(error, FileNotFoundError):
+        return "Name a private key's file that exists."
+    if isinstance(error, PasswordRequiredException):
+        return "The private key is encrypted: give its passphrase, or load it into an SSH agent."
+    if isinstance(error, AuthenticationException):
+        return (
+            f"{user} could not log in: check the user, and that one of its keys (key=, "
+            "IdentityFile, an SSH agent) or its password= is accepted there."
+        )
+    if "banner" in str(error).lower() or isinstance(error, EOFError):
+        return f"What answers on port {port} is no SSH server, or refuses us: check the port."
+    if isinstance(error, SSHException):
+        return f"`ssh -v -p {port} {user}@{host}` may tell more."
+    return f"Check that {host} can be reached from here."
+
+
+__all__ = ["refused"]
