@@ -7,8 +7,8 @@ import functools
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 import fabric
 from invoke.context import Context
@@ -23,7 +23,7 @@ from fabremote.ssh_options import parse
 
 P = ParamSpec("P")
 T = TypeVar("T")
-C = TypeVar("C", bound=Callable[..., Any])
+C = TypeVar("C")
 
 # The arguments that say how to connect; all others are options of python().
 CONNECTION_ARGUMENTS = ("port", "user", "key", "password", "compression", "quiet", "ssh_options")
@@ -256,7 +256,21 @@ class StatefulMethod:
         return instance if value is after else value
 
 
-def remotely(hostname: Any, **settings: Any) -> Any:
+class Decorator(Protocol):
+    """What `remotely` returns: a function keeps its signature, a class stays itself."""
+
+    # A class is callable as well; this one comes first.
+    @overload
+    def __call__(self, target: type[C], /) -> type[C]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, T]], /) -> Remotely[P, T]: ...
+    @overload
+    def __call__(self, target: Callable[P, T], /) -> Remotely[P, T]: ...
+    @overload
+    def __call__(self, target: classmethod[Any, P, T], /) -> Remotely[P, T]: ...
+
+
+def remotely(hostname: Any, **settings: Any) -> Decorator:
     """Return a decorator that makes a function, method or class run on a host.
 
     Takes what `Remotely` takes. On a class, each call of its methods runs
@@ -264,15 +278,16 @@ def remotely(hostname: Any, **settings: Any) -> Any:
     ``__init__`` and ``__repr__``, and properties run here.
     """
 
-    def decorate(target: Any) -> Any:
-        if inspect.isclass(target):
-            return _decorate_class(target, hostname, settings)
-        return Remotely(target, hostname, **settings)
-
     check_names({k: v for k, v in settings.items() if k not in CONNECTION_ARGUMENTS})
     connecting = {k: v for k, v in settings.items() if k in CONNECTION_ARGUMENTS}
     check_where(hostname, connecting)
-    return decorate
+    return functools.partial(_decorate, hostname, settings)
+
+
+def _decorate(hostname: Any, settings: Mapping[str, Any], target: Any, /) -> Any:
+    if inspect.isclass(target):
+        return _decorate_class(target, hostname, settings)
+    return Remotely(target, hostname, **settings)
 
 
 def take_state(instance: Any, after: Any) -> None:

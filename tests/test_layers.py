@@ -26,11 +26,14 @@ LAYERS = (
     {"hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"options"},
-    {"calls", "links", "service", "session", "streams"},
+    {"calls", "links", "refusals", "service", "session", "streams"},
     {"shipping"},
     {"interpreter"},
     {"connection"},
+    {"group", "hosts"},
+    {"decorator", "tasks", "wrapping"},
     {"__init__"},
+    {"doctor", "__main__"},
 )
 # Beside the library: nothing of it imports these.
 APART = {"demo"}
