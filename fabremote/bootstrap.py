@@ -14,6 +14,7 @@ follow the hello.
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.resources
 import re
@@ -123,8 +124,24 @@ def this_python() -> RemotePython:
 def runner() -> bytes:
     """Return the compressed runner, the same for every host and interpreter."""
     folder = importlib.resources.files("fabremote.agent")
-    sources = [(name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in AGENT_MODULES]
+    texts = [(name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in AGENT_MODULES]
+    sources = [(name, condensed(text)) for name, text in texts]
     return zlib.compress((_RUNNER % (FLOOR, sources)).encode("utf-8"), 9)
+
+
+def condensed(source: str) -> str:
+    """Return Python source without docstrings and comments; each line keeps its number."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        first = node.body[0] if isinstance(node, _DOCUMENTED) and node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            end = first.end_lineno or first.lineno
+            lines[first.lineno - 1] = " " * first.col_offset + '""'
+            lines[first.lineno : end] = [""] * (end - first.lineno)
+    return "\n".join("" if line.lstrip().startswith("#") else line for line in lines) + "\n"
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def candidates() -> tuple[str, ...]:
