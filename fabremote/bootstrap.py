@@ -171,7 +171,7 @@ class Start:
         size = MARKER_SIZE + len(runner())
         stub = f"exec({_STUB % (size, size)!r})"
         tail = shlex.join([*shlex.split(self.py_options), "-c", stub])
-        tell = f"echo; echo {self.marker} try"
+        tell = f"echo; echo {self.marker} pid $$; echo {self.marker} try"
         if self.asked is not None:
             words = shlex.join(shlex.split(self.asked))
             script = f"{tell} {shlex.quote(self.asked)}; exec {words} {tail}"
@@ -180,7 +180,12 @@ class Start:
             start = f'{tell} "$p"; exec "$p" {tail}'
             found = f'if command -v "$p" >/dev/null 2>&1; then {start}; fi'
             script = f"for p in {names}; do {found}; done; exit 127"
-        return " && ".join([*self.prefixes, f"{{ {script}; }}"])
+        return " && ".join([*map(_one_line, self.prefixes), f"{{ {script}; }}"])
+
+    def pid(self, received: bytes) -> int | None:
+        """Return the process that was started, as far as ``received`` tells."""
+        found = re.findall(rb"%s pid (\d+)\n" % self.marker.encode(), received)
+        return int(found[-1]) if found else None
 
     def hello(self, received: bytes) -> tuple[RemotePython, bytes] | None:
         """Return the interpreter and the bytes after its hello, once that is in ``received``."""
@@ -203,6 +208,13 @@ class Start:
         lines = received.decode("utf-8", "replace").splitlines()
         kept = [line for line in lines if line.strip() and self.marker not in line]
         return "\n".join(kept[-10:])[-2000:]
+
+
+def _one_line(command: str) -> str:
+    """Return shell text that does what ``command`` does, on one line."""
+    if "\n" not in command:
+        return command
+    return f"""eval "$(printf '%s\\n' {shlex.join(command.splitlines())})\""""
 
 
 @functools.cache

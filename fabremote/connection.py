@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Coroutine, Hashable
@@ -18,7 +19,8 @@ from fabremote.interpreter import Interpreter
 from fabremote.links import ChannelLink, Link, ProcessLink
 from fabremote.options import REMOTELY_DEFAULTS, Options, PythonOptions, remotely
 from fabremote.refusals import refused
-from fabremote.session import Session, start
+from fabremote.session import Session
+from fabremote.starting import start
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -146,7 +148,15 @@ class RemoteHost:
         with sessions.lock:
             transport = self._open(connection)
         opener = functools.partial(self._channel, transport)
-        return sessions.get(_key(options), transport, lambda: start(opener, self.label, options))
+        begin = functools.partial(start, opener, self.label, options, self._kill)
+        return sessions.get(_key(options), transport, begin)
+
+    def _kill(self, pid: int) -> None:
+        with contextlib.suppress(OSError, SSHException, EOFError):
+            channel = self.context.create_session()
+            channel.exec_command(f"kill -9 {pid}")
+            channel.status_event.wait(CHANNEL_TIMEOUT)
+            channel.close()
 
     def _open(self, connection: fabric.Connection) -> Any:
         fresh = not connection.is_connected
@@ -198,7 +208,8 @@ class LocalHost:
 
     def session(self, options: Options) -> Session:
         """Return the agent for these options on this machine."""
-        make = functools.partial(start, ProcessLink, self.label, options)
+        # A local process that says nothing is killed by its link's close().
+        make = functools.partial(start, ProcessLink, self.label, options, lambda pid: None)
         return _sessions(self.context).get(_key(options), None, make)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import threading
+import time
 from typing import Any, Protocol
 
 from paramiko import Channel, SSHException
@@ -13,6 +14,8 @@ from paramiko import Channel, SSHException
 from fabremote.bootstrap import COMMAND
 
 CHUNK = 1 << 18
+# How long data may still come after the agent's exit status, in seconds.
+LAST_DATA = 0.2
 
 
 class Link(Protocol):
@@ -67,6 +70,20 @@ class ChannelLink:
 
     def settle(self) -> None:
         self._channel.set_combine_stderr(False)
+        for work in (self._drain_stderr, self._await_exit):
+            threading.Thread(target=work, name="fabremote-link", daemon=True).start()
+
+    def _drain_stderr(self) -> None:
+        # What a login shell's leftovers print would else use up the window.
+        with contextlib.suppress(OSError):
+            while self._channel.recv_stderr(CHUNK):
+                pass
+
+    def _await_exit(self) -> None:
+        # Whatever else holds the session's streams, without its agent it is of no use.
+        self._channel.status_event.wait()
+        time.sleep(LAST_DATA)
+        self._channel.close()
 
     def close(self) -> None:
         self._channel.close()

@@ -97,6 +97,8 @@ class Options:
     prefixes: tuple[str, ...] = ()
 
 
+# More seconds than anybody waits, and fewer than the clocks can count.
+LONGEST = 1e9
 _RUN_KEYS = (
     "hide",
     "echo",
@@ -226,6 +228,8 @@ def _call_env(context: Any) -> dict[str, str]:
 
 
 def _env(value: Mapping[Any, Any] | None) -> dict[str, str]:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"env={value!r} must be a dict of str to str.")
     found = {}
     for name, text in dict(value or {}).items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
@@ -239,15 +243,26 @@ def _env(value: Mapping[Any, Any] | None) -> dict[str, str]:
 
 
 def _cwd(value: object, context: Context) -> str | None:
-    inside = context.cwd or None
+    inside = _inside(context)
     if value is None:
         return inside
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"cwd={value!r} must be a path.")
     path = os.fspath(value)
-    if not isinstance(path, str):
-        raise TypeError(f"cwd={value!r} must be a path as str, not bytes.")
+    if not isinstance(path, str) or "\0" in path:
+        raise TypeError(f"cwd={value!r} must be a path as str, without NUL.")
     return os.path.join(inside, path) if inside and not path.startswith(("~", "/")) else path
+
+
+def _inside(context: Context) -> str | None:
+    """Return the folder that ``with context.cd(...)`` leads to.
+
+    Context.cwd is that folder quoted for a shell, which is none of ours.
+    """
+    path = ""
+    for part in context.command_cwds:
+        path = part if part.startswith(("/", "~")) else os.path.join(path, part)
+    return path or None
 
 
 def _seconds(name: str, value: Any) -> float | None:
@@ -255,7 +270,7 @@ def _seconds(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(f"{name}={value!r} must be a number of seconds above 0, or None.")
-    return float(value)
+    return min(float(value), LONGEST)
 
 
 def _size(name: str, value: Any) -> int:

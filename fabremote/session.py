@@ -12,27 +12,20 @@ call's own thread handles them, or, once something was submitted, the service's.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
-from collections.abc import Callable
 
 from fabremote.agent import wire
-from fabremote.bootstrap import FLOOR, RemotePython, Start
+from fabremote.bootstrap import RemotePython
 from fabremote.calls import LOST, Call, printable
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteException,
-    RemoteInterpreterMissing,
 )
 from fabremote.links import Link, release
-from fabremote.options import Options
 from fabremote.service import Service
 
-# What a login shell may print before the agent's hello, in bytes.
-MAX_NOISE = 64 << 20
-KEEP_NOISE = 1 << 16
 # How long `close` waits for the agent to have killed what still ran, in seconds.
 CLOSING = 3.0
 
@@ -178,93 +171,4 @@ class Session:
             self._reader.join(timeout)
 
 
-def start(open_link: Callable[[], Link], label: str, options: Options) -> Session:
-    """Start an agent under the interpreter that ``options`` asks for.
-
-    Raises RemoteInterpreterMissing if there is none that can be used, and
-    RemoteConnectionLost if the link breaks before its hello.
-    """
-    tried: tuple[str, ...] = ()
-    while True:
-        attempt = Start(options.python, options.py_options, list(options.prefixes), tried)
-        link = open_link()
-        try:
-            found = _greet(link, attempt, options.start_timeout)
-        except BaseException:
-            link.close()
-            release(link)
-            raise
-        if isinstance(found, tuple):
-            python, rest = found
-            if python.version >= FLOOR:
-                link.settle()
-                return Session(link, label, python, rest)
-        status = link.status(1.0)
-        link.close()
-        release(link)
-        name = attempt.started(found) if isinstance(found, bytes) else options.python
-        tried += (name,) if name and name not in tried else ()
-        # A candidate that is there but can't run, such as a version manager's
-        # shim: the next one may.
-        if options.python is None and status in (126, 127) and name and name != "python3":
-            continue
-        raise _missing(label, options, attempt, found, tried, status)
-
-
-def _greet(link: Link, attempt: Start, timeout: float) -> tuple[RemotePython, bytes] | bytes:
-    """Send the runner and return (interpreter, rest), or what came instead."""
-    timer = threading.Timer(timeout, link.close)
-    timer.daemon = True
-    timer.start()
-    received = b""
-    try:
-        with contextlib.suppress(OSError):
-            link.send(attempt.message())
-        total = 0
-        while total < MAX_NOISE:
-            piece = link.receive()
-            if not piece:
-                break
-            total += len(piece)
-            received += piece
-            found = attempt.hello(received)
-            if found is not None:
-                return found
-            received = received[-KEEP_NOISE:]
-        return received
-    finally:
-        timer.cancel()
-        timer.join()
-
-
-def _missing(
-    label: str,
-    options: Options,
-    attempt: Start,
-    found: tuple[RemotePython, bytes] | bytes,
-    tried: tuple[str, ...],
-    status: int | None,
-) -> RemoteInterpreterMissing:
-    wanted = options.python or " or ".join(attempt.choices)
-    if isinstance(found, tuple):
-        version = ".".join(map(str, found[0].version))
-        return RemoteInterpreterMissing(
-            f"{wanted} on {label} is Python {version}; fabremote needs 3.6 or newer there. "
-            "Name another one with python=.",
-            wanted,
-            tried or (wanted,),
-        )
-    noise = printable(attempt.noise(found))
-    said = f" It said: {noise.rstrip('.')}." if noise else ""
-    names = tried or attempt.choices
-    if status in (126, 127) or (status is None and not tried):
-        why = f"{label} has no interpreter {wanted} that can be run (tried {', '.join(names)})."
-    elif status is None:
-        why = f"{wanted} on {label} did not start within {options.start_timeout:g} seconds."
-    else:
-        why = f"{wanted} on {label} isn't a Python that runs (it exited with status {status})."
-    remedy = " Install Python 3.6 or newer there, or name one with python=."
-    return RemoteInterpreterMissing(why + said + remedy, wanted, names)
-
-
-__all__ = ["Session", "start"]
+__all__ = ["Session"]

@@ -445,6 +445,13 @@ def test_sys_exit_is_system_exit(conn_openssh: Connection, code: Any) -> None:
     assert isinstance(future.exception(), SystemExit)
 
 
+def test_a_process_that_dies_at_once_is_told_at_once(conn_openssh: Connection) -> None:
+    py = conn_openssh.python(timeout=5)
+    for _ in range(200):
+        with pytest.raises(RemoteProcessDied):
+            py.call(os._exit, 3)
+
+
 def interrupt() -> None:
     raise KeyboardInterrupt
 
@@ -786,7 +793,7 @@ def test_wrapping_again_gives_the_same_agents(openssh: Server) -> None:
 
 
 def test_wrap_refuses_what_it_cannot_use() -> None:
-    with pytest.raises(TypeError, match=r"fabric.Connection.*'web1'"):
+    with pytest.raises(TypeError, match=r"wrap\(\) takes .*'web1'"):
         wrap("web1")
 
 

@@ -391,9 +391,12 @@ def test_a_bad_value_is_named_before_anything_is_sent(
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
         nowhere.python(**{name: value})  # type: ignore[misc]
+
+
+def test_a_bad_value_in_the_configuration_is_named_before_anything_is_sent() -> None:
     config = Config(overrides={"run": {"env": {"A=B": "1"}}})
     with pytest.raises(ValueError, match="env"):
-        Connection("nowhere.invalid", config=config).python()
+        Connection("nowhere.invalid", config=config).call(max, 1, 2)
 
 
 def test_a_timeout_of_centuries_is_none(conn_openssh: Connection) -> None:

@@ -13,6 +13,7 @@ file on either side ends the forker, and with it its children.
 import _signal  # type: ignore[import-not-found]
 import _socket
 import os
+import select
 import struct
 
 from . import processes, worker
@@ -50,43 +51,66 @@ def ask(sock, fds):
 def run(sock):
     """Fork a worker for each request until the supervisor is gone."""
     me = os.getpid()
-
-    def tell_ends(*_):
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            sock.send(MESSAGE.pack(ENDED, pid, status))
-
-    _signal.signal(_signal.SIGCHLD, tell_ends)
+    reading, writing = os.pipe()
+    for fd in (reading, writing):
+        os.set_blocking(fd, False)
+    # A signal between two instructions would else wait for the next request.
+    _signal.set_wakeup_fd(writing)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    poll.register(reading, select.POLLIN)
     for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
         # Ours to end is the supervisor's decision.
         _signal.signal(number, _signal.SIG_IGN)
     while True:
-        request, ancillary, _, _ = sock.recvmsg(1, _socket.CMSG_SPACE(_FDS.size), _FLAGS)
-        if not request:
+        ready = [fd for fd, _ in poll.poll()]
+        if reading in ready:
+            os.read(reading, 4096)
+            tell_ends(sock)
+        if sock.fileno() in ready and not fork_one(sock, me, (reading, writing)):
             return
-        fds = _FDS.unpack(ancillary[0][2])
+
+
+def tell_ends(sock):
+    """Tell of the workers that have ended."""
+    while True:
         try:
-            pid = os.fork()
-        except OSError as error:
-            sock.send(MESSAGE.pack(FAILED, 0, error.errno or 0))
-        else:
-            if pid == 0:
-                become_worker(me, sock, fds)
-            sock.send(MESSAGE.pack(FORKED, pid, 0))
-        for fd in fds:
-            os.close(fd)
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        sock.send(MESSAGE.pack(ENDED, pid, status))
 
 
-def become_worker(forker, sock, fds):
-    """In the child: take the pipes, and serve."""
+def fork_one(sock, me, own):
+    """Serve one request; return False at the end of file."""
+    request, ancillary, _, _ = sock.recvmsg(1, _socket.CMSG_SPACE(_FDS.size), _FLAGS)
+    if not request:
+        return False
+    fds = _FDS.unpack(ancillary[0][2])
     try:
+        pid = os.fork()
+    except OSError as error:
+        sock.send(MESSAGE.pack(FAILED, 0, error.errno or 0))
+    else:
+        if pid == 0:
+            become_worker(me, sock, own, fds)
+        sock.send(MESSAGE.pack(FORKED, pid, 0))
+    for fd in fds:
+        os.close(fd)
+    return True
+
+
+def become_worker(forker, sock, own, fds):
+    """In the child: let go of the forker's descriptors, take the pipes, and serve."""
+    try:
+        _signal.set_wakeup_fd(-1)
         processes.isolate(forker)
         sock.close()
+        for fd in own:
+            os.close(fd)
         payload, reply, stdin, stdout, stderr = fds
         for fd, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
             os.dup2(fd, target)

@@ -138,6 +138,9 @@ def respond(header, data, buffers):
     """Run the call; return the answer's pieces."""
     try:
         prepare(header)
+    except BaseException as error:
+        return failed(b"E", error, answers.Encoder())
+    try:
         loader.install(header["bundle"])
         fn, args, kwargs, trust = loader.load(data, buffers)
     except BaseException as error:

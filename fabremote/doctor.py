@@ -1,0 +1,401 @@
+"""What `python -m fabremote doctor` looks at: everything on the way of a call to a host.
+
+::
+
+    examine -> connect -> find interpreters -> start the agent -> call -> transfer
+                  |                                                         |
+               host key, login                                     Report <-+
+
+Each step writes what it finds into the `Report`; the first that fails ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import operator
+import os
+import re
+import shlex
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import fabric
+import paramiko
+from fabric.connection import derive_shorthand
+from paramiko import AuthenticationException, SSHException
+
+from fabremote import known_hosts
+from fabremote.bootstrap import FLOOR, RemotePython, candidates
+from fabremote.connection import RemoteHost
+from fabremote.doctor_interpreters import find_interpreters
+from fabremote.doctor_report import (
+    Agent,
+    Found,
+    HostKey,
+    KeyState,
+    Login,
+    Report,
+    Transfer,
+    language,
+)
+from fabremote.exceptions import (
+    RemoteException,
+    RemoteHostKeyRejected,
+    RemoteInterpreterMissing,
+)
+from fabremote.hostkeys import Verifier
+from fabremote.hosts import HostConnection, open_connection
+from fabremote.known_hosts import CA, REVOKED
+from fabremote.options import PythonOptions, resolve
+from fabremote.refusals import refused
+
+PROGRAM = "python -m fabremote"
+CONNECT_TIMEOUT = 10  # seconds, unless there is a setting
+CALL_TIMEOUT = 60.0
+WARM_CALLS = 20
+SIZE = 8 << 20
+# paramiko's words for a host that accepts the connection, but doesn't finish the handshake.
+UNFINISHED = "No existing session"
+BLOCK = 1 << 16  # more than compression looks back, so that it can't shrink repetitions
+
+# What may go wrong with a host without anything being wrong with us. The
+# resolver raises UnicodeError for names that can't be any.
+FAILURES = (RemoteException, SSHException, OSError, EOFError, UnicodeError)
+
+
+class Target(NamedTuple):
+    """A host to look at, as given and in its parts; user and port are None if not given."""
+
+    given: str
+    host: str
+    user: str | None
+    port: int | None
+
+
+def parse_target(text: str) -> Target:
+    """Return what ``[user@]host[:port]`` names; IPv6 addresses with a port are in brackets.
+
+    Raises ValueError if it names nothing.
+    """
+    bracketed = re.fullmatch(r"(?:(.+)@)?\[([0-9A-Fa-f:.]+(?:%\w+)?)\](?::(\d+))?", text)
+    try:
+        if bracketed:
+            user, host, digits = bracketed.groups()
+            found = Target(text, host, user, int(digits) if digits else None)
+        else:
+            found = Target(text, **derive_shorthand(text))
+    except ValueError:
+        raise ValueError(f"{text!r} has a port that is no number.") from None
+    if not found.host or re.search(r"\s|^-", text):
+        raise ValueError(f"{text!r} names no host. Give [user@]host[:port].")
+    if found.port is not None and not 0 < found.port < 65536:
+        raise ValueError(f"{text!r} has a port that is not between 1 and 65535.")
+    return found
+
+
+def examine(
+    target: Target,
+    *,
+    key: str | None = None,
+    password: str | None = None,
+    python: str | None = None,
+    ssh_options: Mapping[str, Any] | None = None,
+) -> Report:
+    """Return what there is to know about a host.
+
+    Nobody is asked anything, unless ``ssh_options`` switch BatchMode off.
+
+    ``key``, ``password``, ``ssh_options``: as for `open_connection`. ``python``:
+    the interpreter to look for. What fails with the host becomes a problem in
+    the report, not an exception.
+    """
+    report = Report(target.given, target.host, target.port or 22)
+    report.login = Login(target.user or "")
+    with _warnings(report):
+        try:
+            connection = _make(target, key, password, dict(ssh_options or {}))
+        except ValueError as error:
+            report.add("settings", str(error))
+            return report
+        try:
+            _Examination(connection, report, python).run()
+        finally:
+            _close(connection)
+    return report
+
+
+def _make(
+    target: Target, key: str | None, password: str | None, ssh_options: dict[str, Any]
+) -> HostConnection:
+    given = {name.lower() for name in ssh_options}
+    if "batchmode" not in given:
+        ssh_options["BatchMode"] = True
+
+    def opened() -> HostConnection:
+        made = open_connection(
+            target.host,
+            port=target.port,
+            user=target.user,
+            key=key,
+            password=password,
+            ssh_options=ssh_options,
+        )
+        assert isinstance(made, HostConnection)
+        return made
+
+    if "connecttimeout" not in given:
+        ssh_options["ConnectTimeout"] = math.ceil(opened().connect_timeout or CONNECT_TIMEOUT)
+    return opened()
+
+
+def _close(connection: fabric.Connection) -> None:
+    """Close a connection whether or not it got as far as the login, and those it went through."""
+    with contextlib.suppress(*FAILURES):
+        connection.close()
+    with contextlib.suppress(*FAILURES):
+        connection.client.close()
+    if isinstance(connection.gateway, fabric.Connection):
+        _close(connection.gateway)
+
+
+@contextlib.contextmanager
+def _warnings(report: Report) -> Iterator[None]:
+    """Note what is logged meanwhile, such as a file that can't be read."""
+    log = logging.getLogger("fabremote")
+    handler = _Noting(report)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Noting(logging.Handler):
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.WARNING)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.warn("settings", record.getMessage())
+
+
+class _Examination:
+    """The steps of looking at one host."""
+
+    def __init__(self, connection: HostConnection, report: Report, python: str | None) -> None:
+        self.connection, self.report = connection, report
+        self.options: PythonOptions = {"hide": True, "timeout": CALL_TIMEOUT}
+        if python is not None:
+            self.options["python"] = python
+
+    def run(self) -> None:
+        """Take each step until one fails."""
+        steps: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("connection", self.connect),
+            ("interpreters", self.find_interpreters),
+            ("agent", self.start_agent),
+            ("calls", self.time_calls),
+            ("transfer", self.time_transfer),
+        )
+        for part, step in steps:
+            try:
+                step()
+            except FAILURES as error:
+                self.explain(part, error)
+                return
+
+    def connect(self) -> None:
+        connection, report = self.connection, self.report
+        settings = connection.settings
+        report.host = settings.hostname or connection.host
+        report.port, report.login.user = int(connection.port), connection.user
+        gateway = connection.gateway
+        if gateway:
+            report.gateway = getattr(gateway, "original_host", None) or str(gateway)
+        verifier = Verifier(report.host, report.port, settings.host_keys)
+        witness = _Witness(verifier, report)
+        connection.client.set_missing_host_key_policy(witness)
+        started = time.perf_counter()
+        tried = connection.open()
+        report.connect_ms = _since(started)
+        # The last of those tried is the one that was accepted.
+        report.login.method = tried[-1] if isinstance(tried, list) and tried else "none"
+        report.login.ok = True
+        witness.look_again()
+        if report.host_key and report.host_key.state == "accepted":
+            report.warn(
+                "host key",
+                "The host key was not verified: anybody may be at the other end.",
+                ["Leave StrictHostKeyChecking and UserKnownHostsFile as they are by default."],
+            )
+
+    def find_interpreters(self) -> None:
+        self.report.interpreters = find_interpreters(self.connection)
+
+    def start_agent(self) -> None:
+        options = resolve(self.connection, self.options)
+        started = time.perf_counter()
+        python = RemoteHost(self.connection).session(options).python
+        took = _since(started)
+        version = ".".join(map(str, python.version))
+        report = self.report
+        report.agent = Agent(version, python.implementation, python.executable, took)
+        names = [options.python] if options.python else candidates()
+        picked = _pick(report.interpreters, python, names, version)
+        if picked is not None:
+            picked.picked = True
+        self._compare(python.version, python.implementation)
+
+    def _compare(self, version: tuple[int, int, int], implementation: str) -> None:
+        there = f"{language(implementation)} {version[0]}.{version[1]}"
+        here = f"{language(sys.implementation.name)} {sys.version_info[0]}.{sys.version_info[1]}"
+        if there == here:
+            return
+        self.report.warn(
+            "agent",
+            f"Calls run under {there}, and this is {here}. So functions travel as source: one "
+            "without a source file can't be called, and each may use only the syntax and the "
+            f"standard library that {there} has.",
+            [f"If that is too little, install {here} there, or name one with --python."],
+        )
+
+    def time_calls(self) -> None:
+        agent = self.report.agent
+        assert agent is not None
+        call = self.connection.python(**self.options).call
+
+        def once() -> float:
+            started = time.perf_counter()
+            call(os.getpid)
+            return _since(started)
+
+        agent.first_call_ms = once()
+        agent.warm_call_ms = statistics.median(once() for _ in range(WARM_CALLS))
+
+    def time_transfer(self) -> None:
+        call = self.connection.python(**self.options).call
+        block = os.urandom(BLOCK)
+        data = block * (SIZE // BLOCK)
+        started = time.perf_counter()
+        call(len, data)
+        self.report.transfer = transfer = Transfer(SIZE, _rate(started))
+        started = time.perf_counter()
+        call(operator.mul, block, SIZE // BLOCK)
+        transfer.down = _rate(started)
+
+    def explain(self, part: str, error: BaseException) -> None:
+        """Note a failure, and what would help."""
+        report = self.report
+        if isinstance(error, RemoteHostKeyRejected):
+            key = report.host_key
+            if key is not None and key.state == "known":
+                key.state = "misplaced"
+            text, *commands = str(error).split("\n  ")
+            report.add("host key", text, commands)
+        elif part == "connection":
+            if str(error) == UNFINISHED:
+                error = TimeoutError("the SSH handshake timed out")
+            if isinstance(error, AuthenticationException):
+                part, report.login.ok = "login", False
+            report.add(part, str(refused(self.connection, error)), self._for_connection(error))
+        else:
+            report.add(part, str(error) or type(error).__name__, self._for_interpreter(error))
+
+    def _for_connection(self, error: BaseException) -> list[str]:
+        report = self.report
+        if report.gateway:
+            return ["Look at the way there first:", f"{PROGRAM} doctor {report.gateway}"]
+        if isinstance(error, TimeoutError):
+            return ["Wait longer with --ssh-option ConnectTimeout=SECONDS."]
+        target = f"-p {report.port} {shlex.quote(f'{report.login.user}@{report.host}')}"
+        if isinstance(error, AuthenticationException):
+            return [
+                "Name the user as USER@HOST, the key with --key, or use --password-prompt. "
+                "See what OpenSSH does, or let the host know your key, with:",
+                f"ssh -v {target}",
+                f"ssh-copy-id {target}",
+            ]
+        return []
+
+    def _for_interpreter(self, error: BaseException) -> list[str]:
+        usable = [x for x in self.report.interpreters if x.minor >= FLOOR]
+        if not isinstance(error, RemoteInterpreterMissing) or not usable:
+            return []
+        best = max(usable, key=lambda x: (x.minor == sys.version_info[:2], x.minor))
+        return ["One that can be used is there:", f"--python {shlex.quote(best.path)}"]
+
+
+def _pick(
+    found: list[Found], python: RemotePython, names: Sequence[str], version: str
+) -> Found | None:
+    """Return which of ``found`` the agent runs under, one of these names if several do."""
+    same = [x for x in found if (x.version, x.executable) == (version, python.executable)]
+    named = [x for name in names for x in same if name in (x.name, x.path)]
+    return next(iter([*named, *same]), None)
+
+
+def _since(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3
+
+
+def _rate(started: float) -> float:
+    """Return MB/s for SIZE bytes since ``started``."""
+    return SIZE / 1e6 / (time.perf_counter() - started)
+
+
+# Host keys ---------------------------------------------------------------------------------
+
+
+class _Witness(paramiko.MissingHostKeyPolicy):
+    """Notes the host's key and address on their way to the verifier."""
+
+    def __init__(self, verifier: Verifier, report: Report) -> None:
+        self._verifier, self._report = verifier, report
+        self._key: paramiko.PKey | None = None
+
+    def missing_host_key(
+        self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
+    ) -> None:
+        transport = client.get_transport()
+        sock = transport.sock if transport else None
+        if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
+            self._report.address = str(sock.getpeername()[0])
+        self._key = key
+        self._report.host_key = host_key(self._verifier, key)
+        self._verifier.policy.missing_host_key(client, hostname, key)
+
+    def look_again(self) -> None:
+        """The key was accepted: an unknown one may be stored by now."""
+        noted = self._report.host_key
+        if noted is None or self._key is None or noted.state == "known":
+            return
+        now = host_key(self._verifier, self._key)
+        noted.state = "stored" if now.state == "known" else "accepted"
+        noted.places = now.places
+
+
+def host_key(verifier: Verifier, key: paramiko.PKey) -> HostKey:
+    """Return what known_hosts files say about a key that a host presented."""
+    blob = key.asbytes()
+    lines, plain = known_hosts.find(verifier.files, verifier.name, verifier.plain_name)
+    every = list(dict.fromkeys([*lines, *plain]))
+    expected = [line for line in lines if not line.marker]
+    states: tuple[tuple[KeyState, list[known_hosts.Line]], ...] = (
+        ("revoked", [x for x in every if x.marker == REVOKED and x.key == blob]),
+        ("known", [x for x in expected if x.key == blob]),
+        ("changed", expected),
+        ("known", [x for x in plain if not x.marker and x.key == blob]),
+        ("uncertified", [x for x in every if x.marker == CA]),
+    )
+    state, found = next(((state, found) for state, found in states if found), ("unknown", []))
+    places = [f"{line.file}:{line.number}" for line in found]
+    return HostKey(key.get_name(), str(key.fingerprint), state, places)
+
+
+__all__ = ["FAILURES", "Target", "examine", "host_key", "parse_target"]

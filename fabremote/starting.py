@@ -1,0 +1,139 @@
+"""Starts an agent: the interpreter found, the runner sent, its hello awaited."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from fabremote.bootstrap import FLOOR, RemotePython, Start
+from fabremote.calls import printable
+from fabremote.exceptions import RemoteInterpreterMissing
+from fabremote.links import Link, release
+from fabremote.options import Options
+from fabremote.session import Session
+
+# What a login shell may print before the agent's hello, in bytes.
+MAX_NOISE = 64 << 20
+KEEP_NOISE = 1 << 16
+
+
+def start(
+    open_link: Callable[[], Link], label: str, options: Options, kill: Callable[[int], None]
+) -> Session:
+    """Start an agent under the interpreter that ``options`` asks for.
+
+    ``kill`` ends a process on the host by its pid, should it not say hello in
+    time. Raises RemoteInterpreterMissing if there is no interpreter that can be
+    used, and whatever ``open_link`` raises.
+    """
+    tried: tuple[str, ...] = ()
+    while True:
+        attempt = Start(options.python, options.py_options, list(options.prefixes), tried)
+        link = open_link()
+        greeting = Greeting(link, attempt, options.start_timeout)
+        try:
+            session = greeting.wait(label)
+            if session is not None:
+                return session
+            status = None if greeting.late else link.status(1.0)
+            pid = attempt.pid(greeting.received)
+            if greeting.late and pid is not None:
+                kill(pid)
+        except BaseException:
+            link.close()
+            release(link)
+            raise
+        link.close()
+        release(link)
+        name = attempt.started(greeting.received)
+        tried += (name,) if name and name not in tried else ()
+        # A candidate that is there but can't run, such as a version manager's
+        # shim: the next one may.
+        if options.python is None and status in (126, 127) and name and name != "python3":
+            continue
+        raise missing(label, options, attempt, greeting, tried, status)
+
+
+class Greeting:
+    """What comes from a started command until its hello, or instead of it.
+
+    ``late``: whether it was given up. ``received``: the last of what it
+    printed. ``python``: the interpreter, if it said hello at all.
+    """
+
+    def __init__(self, link: Link, attempt: Start, timeout: float) -> None:
+        self._link, self._attempt, self._timeout = link, attempt, timeout
+        self.late = False
+        self.received = b""
+        self.python: RemotePython | None = None
+
+    def wait(self, label: str) -> Session | None:
+        """Send the runner; return the session if the hello of a new enough Python comes."""
+        timer = threading.Timer(self._timeout, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            with contextlib.suppress(OSError):
+                self._link.send(self._attempt.message())
+            rest = self._read()
+        finally:
+            timer.cancel()
+            timer.join()
+        if self.python is None or self.python.version < FLOOR or self.late:
+            return None
+        self._link.settle()
+        return Session(self._link, label, self.python, rest)
+
+    def _give_up(self) -> None:
+        self.late = True
+        self._link.close()
+
+    def _read(self) -> bytes:
+        total = 0
+        while total < MAX_NOISE:
+            piece = self._link.receive()
+            if not piece:
+                break
+            total += len(piece)
+            self.received += piece
+            found = self._attempt.hello(self.received)
+            if found is not None:
+                self.python, rest = found
+                return rest
+            self.received = self.received[-KEEP_NOISE:]
+        return b""
+
+
+def missing(
+    label: str,
+    options: Options,
+    attempt: Start,
+    greeting: Greeting,
+    tried: tuple[str, ...],
+    status: int | None,
+) -> RemoteInterpreterMissing:
+    """Return the error for an interpreter that could not be started."""
+    wanted = options.python or " or ".join(attempt.choices)
+    if greeting.python is not None and greeting.python.version < FLOOR:
+        version = ".".join(map(str, greeting.python.version))
+        return RemoteInterpreterMissing(
+            f"{wanted} on {label} is Python {version}; fabremote needs 3.6 or newer there. "
+            "Name another one with python=.",
+            wanted,
+            tried or (wanted,),
+        )
+    noise = printable(attempt.noise(greeting.received))
+    said = f" It said: {noise.rstrip('.')}." if noise else ""
+    names = tried or attempt.choices
+    if greeting.late:
+        why = f"{wanted} on {label} did not start within {options.start_timeout:g} seconds."
+    elif status in (126, 127) or (status is None and not tried):
+        why = f"{label} has no interpreter {wanted} that can be run (tried {', '.join(names)})."
+    else:
+        why = f"{wanted} on {label} isn't a Python that runs (it exited with status {status})."
+    remedy = " Install Python 3.6 or newer there, or name one with python=."
+    return RemoteInterpreterMissing(why + said + remedy, wanted, names)
+
+
+__all__ = ["start"]
