@@ -33,3 +33,9 @@ def bench(c: Context) -> None:
 def demo(c: Context) -> None:
     """The tour against throwaway SSH servers."""
     c.run(f"{PYTHON} -m fabremote.demo", echo=True, pty=True)
+
+
+@task
+def docs(c: Context) -> None:
+    """The documentation's site, in build/site; needs the dependency group "docs"."""
+    c.run(f"{PYTHON} -m mkdocs build --strict", echo=True)

@@ -24,6 +24,8 @@ import sys
 import zlib
 from dataclasses import dataclass
 
+from fabremote.printing import printable
+
 COMMAND = "exec sh -c 'IFS= read -r line; eval \"$line\"'"
 MARKER_SIZE = 32
 FLOOR = (3, 6)
@@ -90,6 +92,9 @@ def start(sources):
 hello()
 start(%r)
 """
+
+
+_HELLO = rb"\n%s hello (\d{1,4})\.(\d{1,4})\.(\d{1,4}) (\S+) (\d{1,4}) (\d{1,9}) ([^\n]*)\n"
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,8 @@ class Start:
         tell = f"echo; echo {self.marker} pid $$; echo {self.marker} try"
         if self.asked is not None:
             words = shlex.join(shlex.split(self.asked))
+            if words.startswith("'~/"):
+                words = '"$HOME"/' + "'" + words[3:]
             script = f"{tell} {shlex.quote(self.asked)}; exec {words} {tail}"
         else:
             names = " ".join(map(shlex.quote, self.choices))
@@ -184,24 +191,26 @@ class Start:
 
     def pid(self, received: bytes) -> int | None:
         """Return the process that was started, as far as ``received`` tells."""
-        found = re.findall(rb"%s pid (\d+)\n" % self.marker.encode(), received)
+        found = re.findall(rb"%s pid (\d{1,9})\n" % self.marker.encode(), received)
         return int(found[-1]) if found else None
 
     def hello(self, received: bytes) -> tuple[RemotePython, bytes] | None:
         """Return the interpreter and the bytes after its hello, once that is in ``received``."""
-        pattern = rb"\n%s hello (\d+)\.(\d+)\.(\d+) (\S+) (\d+) (\d+) ([^\n]*)\n"
+        pattern = (
+            rb"\n%s hello (\d{1,4})\.(\d{1,4})\.(\d{1,4}) (\S+) (\d{1,4}) (\d{1,9}) ([^\n]*)\n"
+        )
         match = re.search(pattern % self.marker.encode(), received)
         if match is None:
             return None
         version = (int(match[1]), int(match[2]), int(match[3]))
-        words = [group.decode("utf-8", "replace") for group in match.groups()[3:]]
+        words = [printable(group.decode("utf-8", "replace")) for group in match.groups()[3:]]
         python = RemotePython(version, words[0], int(words[1]), int(words[2]), words[3])
         return python, received[match.end() :]
 
     def started(self, received: bytes) -> str | None:
         """Return the interpreter that was started, as far as ``received`` tells."""
         found = re.findall(rb"%s try ([^\n]*)\n" % self.marker.encode(), received)
-        return found[-1].decode("utf-8", "replace") if found else None
+        return printable(found[-1].decode("utf-8", "replace")) if found else None
 
     def noise(self, received: bytes) -> str:
         """Return what else was printed, for a message: the last lines of it."""
@@ -227,6 +236,8 @@ def check_py_options(text: str) -> tuple[str, ...]:
             f"py_options={text!r} can't be split into words as a shell would: {error}. "
             "Close the quotation, or escape the quote."
         ) from None
+    if "\n" in text or "\0" in text:
+        raise ValueError(f"py_options={text!r} must be on one line, without NUL.")
     takes_value = False
     for word in words:
         if takes_value:

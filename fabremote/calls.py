@@ -7,7 +7,7 @@ import queue
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fabremote.agent import wire
@@ -18,6 +18,7 @@ from fabremote.exceptions import (
     ResultError,
 )
 from fabremote.options import Options
+from fabremote.printing import printable
 from fabremote.streams import Feeder, Output, local_stream
 
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ class Answer:
     head: bytes = b""
     body: bytearray | None = None
     filled: int = 0
-    refused: int = field(default=0)
+    refused: int = 0
 
     def add(self, data: Data) -> None:
+        if self.refused:
+            return
         if self.body is None:
             self.head += bytes(data)
-            if len(self.head) < TOTAL or self.refused:
+            if len(self.head) < TOTAL:
                 return
             size = int.from_bytes(self.head[:TOTAL], "big")
             if size > self.limit:
@@ -154,6 +157,8 @@ class Call:
             self._outputs[kind].write(data)
         elif kind == wire.REPLY:
             self._answer.add(data)
+            if self._answer.refused:
+                self.abort(self._too_large())
         elif kind == wire.TAKEN and self._feeder is not None:
             self._feeder.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.DONE:
@@ -176,11 +181,6 @@ class Call:
         if cancelled:
             # Not by this call: the agent was told to end.
             return self.session.loss(self.name)
-        if answered and self._answer.refused:
-            return ResultError(
-                f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
-                f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
-            )
         if answered and self._answer.complete() is not None:
             return None
         stderr = self._outputs[wire.STDERR].text()[-2000:]
@@ -191,12 +191,22 @@ class Call:
             message += " The last of its stderr: " + printable(stderr.strip())
         return RemoteProcessDied(message, None if name else exited, name, stderr)
 
+    def _too_large(self) -> ResultError:
+        return ResultError(
+            f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
+            f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
+        )
+
     def abort(self, error: BaseException) -> None:
         """Have the call killed because of ``error``, which becomes its outcome."""
         if self._failure is None:
             self._failure = error
         for output in self._outputs.values():
             output.mute()
+        self.kill()
+
+    def kill(self) -> None:
+        """Tell the far side to kill the call and what it started."""
         if not self.done:
             with contextlib.suppress(OSError):
                 self.session.send(wire.frame(wire.CANCEL, self.number))
@@ -228,14 +238,16 @@ class Call:
     def wait(self) -> Outcome:
         """Handle the call's frames in this thread until it has ended."""
         try:
-            self._drain(self.deadline)
-            if not self.done:
+            if self._failure is None:
+                self._drain(self.deadline)
+            if not self.done and self._failure is None:
                 self.expire()
         except BaseException as error:
             # Ctrl-C, or another exception thrown into this thread.
             self.abort(error)
-        if not self.done:
+        try:
             self._drain(time.monotonic() + LAST_WORD)
+        finally:
             if not self.done:
                 self.finish()
         return self.outcome()
@@ -243,7 +255,9 @@ class Call:
     def _drain(self, deadline: float | None) -> None:
         while not self.done:
             try:
-                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    return
                 kind, data = self.inbox.get(timeout=remaining)
             except queue.Empty:
                 return
@@ -257,16 +271,4 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def printable(text: str) -> str:
-    """Return a host's text for a message, its control characters shown, not obeyed."""
-    return "".join(
-        char if char in "\n\t" or (char.isprintable() and char != "\x7f") else _escaped(char)
-        for char in text
-    )
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
-
-
-__all__ = ["CANCELLED", "LOST", "Call", "Outcome", "printable"]
+__all__ = ["CANCELLED", "LOST", "Call", "Outcome"]

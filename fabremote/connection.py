@@ -260,6 +260,8 @@ class Connection(RemoteCalls, fabric.Connection):
         Safe to call from several threads. Raises what Fabric raises.
         """
         with _sessions(self).lock:
+            if not self.is_connected and remotely(self)["verify_host_keys"]:
+                _verify(self)
             if self.is_connected or self.gateway or "sock" in self.connect_kwargs:
                 return super().open()
             return self._open_promptly()

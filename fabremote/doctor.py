@@ -18,7 +18,6 @@ import operator
 import os
 import re
 import shlex
-import socket
 import statistics
 import sys
 import time
@@ -26,19 +25,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import fabric
-import paramiko
 from fabric.connection import derive_shorthand
 from paramiko import AuthenticationException, SSHException
 
-from fabremote import known_hosts
 from fabremote.bootstrap import FLOOR, RemotePython, candidates
 from fabremote.connection import RemoteHost
+from fabremote.doctor_host_key import Witness
 from fabremote.doctor_interpreters import find_interpreters
 from fabremote.doctor_report import (
     Agent,
     Found,
-    HostKey,
-    KeyState,
     Login,
     Report,
     Transfer,
@@ -51,7 +47,6 @@ from fabremote.exceptions import (
 )
 from fabremote.hostkeys import Verifier
 from fabremote.hosts import HostConnection, open_connection
-from fabremote.known_hosts import CA, REVOKED
 from fabremote.options import PythonOptions, resolve
 from fabremote.refusals import refused
 
@@ -121,7 +116,7 @@ def examine(
         try:
             connection = _make(target, key, password, dict(ssh_options or {}))
         except ValueError as error:
-            report.add("settings", str(error))
+            report.add("settings", str(error), ["See what ~/.ssh/config sets for this host."])
             return report
         try:
             _Examination(connection, report, python).run()
@@ -211,15 +206,18 @@ class _Examination:
                 return
 
     def connect(self) -> None:
+        """Open the connection, noting the host's key and the login."""
         connection, report = self.connection, self.report
         settings = connection.settings
         report.host = settings.hostname or connection.host
         report.port, report.login.user = int(connection.port), connection.user
         gateway = connection.gateway
-        if gateway:
-            report.gateway = getattr(gateway, "original_host", None) or str(gateway)
+        if isinstance(gateway, fabric.Connection):
+            report.gateway = f"{gateway.user}@{gateway.original_host}:{gateway.port}"
+        elif gateway:
+            report.gateway = str(gateway)
         verifier = Verifier(report.host, report.port, settings.host_keys)
-        witness = _Witness(verifier, report)
+        witness = Witness(verifier, report)
         connection.client.set_missing_host_key_policy(witness)
         started = time.perf_counter()
         tried = connection.open()
@@ -236,9 +234,11 @@ class _Examination:
             )
 
     def find_interpreters(self) -> None:
+        """List what is on the PATH there."""
         self.report.interpreters = find_interpreters(self.connection)
 
     def start_agent(self) -> None:
+        """Start the agent, and note under which interpreter it runs."""
         options = resolve(self.connection, self.options)
         started = time.perf_counter()
         python = RemoteHost(self.connection).session(options).python
@@ -266,6 +266,7 @@ class _Examination:
         )
 
     def time_calls(self) -> None:
+        """Time a first call, and the median of more."""
         agent = self.report.agent
         assert agent is not None
         call = self.connection.python(**self.options).call
@@ -279,6 +280,7 @@ class _Examination:
         agent.warm_call_ms = statistics.median(once() for _ in range(WARM_CALLS))
 
     def time_transfer(self) -> None:
+        """Time a large argument, and a large result."""
         call = self.connection.python(**self.options).call
         block = os.urandom(BLOCK)
         data = block * (SIZE // BLOCK)
@@ -309,8 +311,10 @@ class _Examination:
 
     def _for_connection(self, error: BaseException) -> list[str]:
         report = self.report
-        if report.gateway:
+        if isinstance(self.connection.gateway, fabric.Connection):
             return ["Look at the way there first:", f"{PROGRAM} doctor {report.gateway}"]
+        if report.gateway:
+            return ["Check that the ProxyCommand can be run:", report.gateway]
         if isinstance(error, TimeoutError):
             return ["Wait longer with --ssh-option ConnectTimeout=SECONDS."]
         target = f"-p {report.port} {shlex.quote(f'{report.login.user}@{report.host}')}"
@@ -349,53 +353,4 @@ def _rate(started: float) -> float:
     return SIZE / 1e6 / (time.perf_counter() - started)
 
 
-# Host keys ---------------------------------------------------------------------------------
-
-
-class _Witness(paramiko.MissingHostKeyPolicy):
-    """Notes the host's key and address on their way to the verifier."""
-
-    def __init__(self, verifier: Verifier, report: Report) -> None:
-        self._verifier, self._report = verifier, report
-        self._key: paramiko.PKey | None = None
-
-    def missing_host_key(
-        self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
-    ) -> None:
-        transport = client.get_transport()
-        sock = transport.sock if transport else None
-        if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
-            self._report.address = str(sock.getpeername()[0])
-        self._key = key
-        self._report.host_key = host_key(self._verifier, key)
-        self._verifier.policy.missing_host_key(client, hostname, key)
-
-    def look_again(self) -> None:
-        """The key was accepted: an unknown one may be stored by now."""
-        noted = self._report.host_key
-        if noted is None or self._key is None or noted.state == "known":
-            return
-        now = host_key(self._verifier, self._key)
-        noted.state = "stored" if now.state == "known" else "accepted"
-        noted.places = now.places
-
-
-def host_key(verifier: Verifier, key: paramiko.PKey) -> HostKey:
-    """Return what known_hosts files say about a key that a host presented."""
-    blob = key.asbytes()
-    lines, plain = known_hosts.find(verifier.files, verifier.name, verifier.plain_name)
-    every = list(dict.fromkeys([*lines, *plain]))
-    expected = [line for line in lines if not line.marker]
-    states: tuple[tuple[KeyState, list[known_hosts.Line]], ...] = (
-        ("revoked", [x for x in every if x.marker == REVOKED and x.key == blob]),
-        ("known", [x for x in expected if x.key == blob]),
-        ("changed", expected),
-        ("known", [x for x in plain if not x.marker and x.key == blob]),
-        ("uncertified", [x for x in every if x.marker == CA]),
-    )
-    state, found = next(((state, found) for state, found in states if found), ("unknown", []))
-    places = [f"{line.file}:{line.number}" for line in found]
-    return HostKey(key.get_name(), str(key.fingerprint), state, places)
-
-
-__all__ = ["FAILURES", "Target", "examine", "host_key", "parse_target"]
+__all__ = ["FAILURES", "Target", "examine", "parse_target"]

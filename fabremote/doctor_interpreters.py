@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import fabric
 
-from fabremote.calls import printable
 from fabremote.doctor_report import Found
 from fabremote.links import ChannelLink, release
+from fabremote.printing import printable
 
 PROBE_TIMEOUT = 30.0
 MAX_ANSWER = 1 << 20

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fabremote.calls import printable
+from fabremote.printing import printable
 
 WIDTH = 80
 LABEL = 15  # columns before what a row says

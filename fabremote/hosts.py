@@ -37,13 +37,14 @@ class HostConnection(Connection):
     def __init__(
         self,
         host: str,
-        settings: SSHSettings | None = None,
+        ssh_options: Mapping[str, Any] | None = None,
         login: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        given = settings or SSHSettings()
+        options = dict(ssh_options or {})
+        given = options_of_ssh.parse(options)
         super().__init__(host, **{**options_of_ssh.connection_arguments(given), **kwargs})
-        given = _with_config(given, self.ssh_config)
+        given = options_of_ssh.parse({**_from_config(self.ssh_config, options), **options})
         found = given.for_host(self.original_host, self.user, int(self.port))
         if given.hostname is None:
             # What ~/.ssh/config calls this host is Fabric's to look up.
@@ -71,7 +72,9 @@ class HostConnection(Connection):
 
     def make_socket(self) -> Any:
         """Return what leads to the host: a TCP connection or a proxy command's pipe."""
-        return options_of_ssh.open_socket(self.settings)
+        timeout = self.settings.connect_timeout or self.connect_timeout
+        settings = dataclasses.replace(self.settings, connect_timeout=timeout)
+        return options_of_ssh.open_socket(settings)
 
     def stay_alive(self) -> None:
         """Watch the open link, as ServerAliveInterval says or as usual."""
@@ -81,20 +84,14 @@ class HostConnection(Connection):
             options_of_ssh.keep_alive(self.transport, self.settings)
 
 
-def _with_config(given: SSHSettings, config: Mapping[str, Any]) -> SSHSettings:
-    """Return settings with the host-key options of ~/.ssh/config that they don't have."""
-    found = {name: config[name.lower()] for name in _HOST_KEY_OPTIONS if name.lower() in config}
-    if not found:
-        return given
-    theirs = options_of_ssh.parse(found).host_keys
-    usual = type(theirs)()
-    fields = [field.name for field in dataclasses.fields(theirs)]
-    changed = {
-        name: getattr(theirs, name)
-        for name in fields
-        if getattr(given.host_keys, name) == getattr(usual, name)
+def _from_config(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the host-key options of ~/.ssh/config, less those given."""
+    names = {name.lower() for name in given}
+    return {
+        name: config[name.lower()]
+        for name in _HOST_KEY_OPTIONS
+        if name.lower() in config and name.lower() not in names
     }
-    return dataclasses.replace(given, host_keys=dataclasses.replace(given.host_keys, **changed))
 
 
 def _way(jumps: str) -> HostConnection:
@@ -163,7 +160,7 @@ def open_connection(
         login.update(password=password, passphrase=password)
     named = {"user": user, "port": _port(port)}
     named = {name: value for name, value in named.items() if value is not None}
-    return HostConnection(hostname, options_of_ssh.parse(options), login, **named)
+    return HostConnection(hostname, options, login, **named)
 
 
 def _port(port: object) -> int | None:

@@ -136,7 +136,8 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
     values: dict[str, Any] = {key: run.get(key) for key in _RUN_KEYS}
     values["timeout"] = config.get("timeouts", {}).get("command")
     values |= ours
-    values |= given
+    # As in Invoke, None means what the configuration says.
+    values |= {name: value for name, value in given.items() if value is not None}
     if values["hide"] is True:
         values["echo"] = False
     dry = bool(run.get("dry"))
@@ -152,7 +153,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         dry=dry,
         out_stream=values["out_stream"],
         err_stream=values["err_stream"],
-        in_stream=values["in_stream"],
+        in_stream=_in_stream(values["in_stream"]),
         watchers=tuple(values["watchers"] or ()),
         encoding=_encoding(values["encoding"]),
         trust=_trust(values["trust"]),
@@ -281,6 +282,12 @@ def _size(name: str, value: Any) -> int:
 
 def _hide(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(normalize_hide(values["hide"], values["out_stream"], values["err_stream"]))
+
+
+def _in_stream(value: Any) -> Any:
+    if value and not hasattr(value, "read"):
+        raise TypeError(f"in_stream={value!r:.100} must be a file to read from, or None.")
+    return value or None
 
 
 def _encoding(value: str | None) -> str:

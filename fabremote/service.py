@@ -37,7 +37,8 @@ class Service:
             self._watch(call, call.deadline)
 
     def cancel(self, call: Call) -> None:
-        """Have the call killed."""
+        """Have the call killed, even while its output waits to be shown."""
+        call.kill()
         call.deliver(CANCELLED, b"")
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -66,6 +67,7 @@ class Service:
         """The call needs no deadline any more."""
         with self._changed:
             self._deadlines.pop(call, None)
+            self._changed.notify_all()
 
     def give_last_word(self, call: Call) -> None:
         """End a call that is being killed, should its host say nothing."""
@@ -93,6 +95,7 @@ class Service:
                     nearest = min(self._deadlines.values(), default=None)
                     self._changed.wait(None if nearest is None else nearest - now)
             for call in due:
+                call.kill()
                 call.deliver(EXPIRED, b"")
 
 

@@ -17,13 +17,14 @@ import threading
 
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
-from fabremote.calls import LOST, Call, printable
+from fabremote.calls import LOST, Call
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteException,
 )
 from fabremote.links import Link, release
+from fabremote.printing import printable
 from fabremote.service import Service
 
 # How long `close` waits for the agent to have killed what still ran, in seconds.
@@ -67,11 +68,12 @@ class Session:
             self._calls[call.number] = call
         try:
             self._send_call(call, payload)
+            call.start_stdin()
         except OSError:
             # The reader sees the broken link too, and tells the call.
             self._link.close()
-            return
-        call.start_stdin()
+        except BaseException as error:
+            call.abort(error)
 
     def number(self) -> int:
         """Return the next call's number."""
@@ -94,7 +96,12 @@ class Session:
     def send(self, data: bytes) -> None:
         """Send whole frames."""
         with self._send_lock:
-            self._link.send(data)
+            try:
+                self._link.send(data)
+            except BaseException:
+                # Half a frame may have gone, such as at Ctrl-C: nothing can follow it.
+                self._link.close()
+                raise
 
     def forget(self, number: int) -> None:
         """A call has ended."""

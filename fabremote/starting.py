@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 
 from fabremote.bootstrap import FLOOR, RemotePython, Start
-from fabremote.calls import printable
-from fabremote.exceptions import RemoteInterpreterMissing
+from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
 from fabremote.links import Link, release
 from fabremote.options import Options
+from fabremote.printing import printable
 from fabremote.session import Session
 
 # What a login shell may print before the agent's hello, in bytes.
@@ -25,7 +25,8 @@ def start(
 
     ``kill`` ends a process on the host by its pid, should it not say hello in
     time. Raises RemoteInterpreterMissing if there is no interpreter that can be
-    used, and whatever ``open_link`` raises.
+    used, RemoteConnectionLost if the link breaks before its hello, and whatever
+    ``open_link`` raises.
     """
     tried: tuple[str, ...] = ()
     while True:
@@ -40,6 +41,10 @@ def start(
             pid = attempt.pid(greeting.received)
             if greeting.late and pid is not None:
                 kill(pid)
+            if status is None and not greeting.late and greeting.python is None:
+                raise RemoteConnectionLost(
+                    f"The link to {label} broke before an interpreter had started there."
+                )
         except BaseException:
             link.close()
             release(link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import select
 import sys
@@ -110,6 +111,8 @@ class Feeder:
         self._room = wire.WINDOW
         self._changed = threading.Condition()
         self._stopped = False
+        # Why the stream could not be read to its end, if so.
+        self.failure: Exception | None = None
         self._wake = os.pipe() if self._descriptor() is not None else None
         self._thread = threading.Thread(target=self._run, name="fabremote-stdin", daemon=True)
         self._thread.start()
@@ -141,12 +144,13 @@ class Feeder:
                     self._forward(data)
                 elif data is not None:
                     break
-            if self._eof and not self._stopped:
-                self._send(b"")
-        except (OSError, ValueError):
-            # The connection is gone, and the call's own error says so; or the
-            # stream was closed under us, which is its end.
-            pass
+        except Exception as error:
+            # If it is the connection that is gone, the call's own error says so.
+            self.failure = error
+        finally:
+            if (self._eof or self.failure is not None) and not self._stopped:
+                with contextlib.suppress(OSError):
+                    self._send(b"")
 
     def _forward(self, data: bytes) -> None:
         with self._changed:

@@ -1,20 +1,28 @@
-"""The README and the examples are run as they stand, each block in a process of its own."""
+"""The README, docs/ and the examples are run as they stand, each block in a process of its own.
+
+A Python block is a script, and prints what the text block after it shows. In docs/, a comment
+above a block says more: ``file NAME`` makes it a file for the blocks after it under the same
+heading, and ``run`` makes each line of it a command, run in the folder of those files.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from fabremote.demo.server import Server, find_sshd
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples"
 HOSTS = ("web1", "web2", "web3")
 # A heading, or a comment and then a fenced block.
@@ -27,50 +35,71 @@ PARTS = re.compile(
 
 @dataclass
 class Block:
-    """A fenced block, the comment above it, and what it prints by the text block after it."""
+    """A fenced block, the comment above it, and what it prints by the text block after it.
+
+    ``files``: those that the blocks before it under the same heading make, by name.
+    """
 
     name: str
     language: str
     mark: str
     body: str
-    line: int
+    place: str
     output: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
-def blocks(text: str) -> list[Block]:
-    """Every block of a Markdown text in order; those of output are part of their code's."""
+def blocks(page: Path) -> list[Block]:
+    """Every block of a Markdown page in order; those of output are part of their code's."""
+    text = page.read_text("utf-8")
     found: list[Block] = []
     heading = ""
+    files: dict[str, str] = {}
     for part in PARTS.finditer(text):
         if part["heading"]:
             heading = re.sub(r"\W+", "-", part["heading"].lower())
+            files = {}
         elif part["language"] == "text":
             assert found[-1].output is None
             found[-1].output = part["body"]
         else:
             line = text.count("\n", 0, part.start()) + 1
-            name = f"{heading}-{line}"
-            found.append(Block(name, part["language"], part["mark"] or "", part["body"], line))
+            name, place = f"{page.stem}-{heading}-{line}", f"{page.name}:{line}"
+            mark = part["mark"] or ""
+            found.append(
+                Block(name, part["language"], mark, part["body"], place, files=dict(files))
+            )
+            if mark.startswith("file "):
+                files[mark.removeprefix("file ")] = part["body"]
     return found
 
 
-ALL = blocks(README.read_text("utf-8"))
+ALL = blocks(README)
 PYTHON = [block for block in ALL if block.language == "python"]
 COMMANDS = [
     command for block in ALL if block.mark == "in examples" for command in block.body.splitlines()
 ]
+PAGES = sorted(DOCS.glob("*.md"))
+IN_DOCS = [block for page in PAGES for block in blocks(page)]
+SCRIPTS = [block for block in IN_DOCS if block.language == "python" and not block.mark]
+RUNS = [block for block in IN_DOCS if block.mark == "run"]
 
 
 @pytest.fixture(scope="module")
 def environment(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """An environment whose HOME knows web1, web2 and web3, all of them a loopback server."""
+    """An environment whose HOME knows web1, web2 and web3, all of them a loopback server.
+
+    Their host keys are known, and ~/.ssh/deploy is a key to log in with.
+    """
     kind = "openssh" if find_sshd() else "asyncssh_server"
     server: Server = request.getfixturevalue(kind)
     home = tmp_path_factory.mktemp("user")
     (home / ".ssh").mkdir(mode=0o700)
     (home / ".ssh" / "config").write_text(ssh_config(server))
+    (home / ".ssh" / "known_hosts").write_text(known_hosts(server))
+    shutil.copy(server.key, home / ".ssh" / "deploy")
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     return {**os.environ, "HOME": str(home), "PATH": path, "PYTHONWARNINGS": "error"}
 
@@ -82,6 +111,15 @@ def ssh_config(server: Server) -> str:
         f"  User {server.user}\n  IdentityFile {server.key}\n"
         for name, address in zip(HOSTS, addresses, strict=True)
     )
+
+
+def known_hosts(server: Server) -> str:
+    """The key that the server shows, for each of its addresses."""
+    with paramiko.Transport((server.hosts[0], server.port)) as transport:
+        transport.start_client(timeout=10)
+        key = transport.get_remote_server_key()
+    shown = f"{key.get_name()} {key.get_base64()}"
+    return "".join(f"[{address}]:{server.port} {shown}\n" for address in server.hosts)
 
 
 def run(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -105,6 +143,52 @@ def test_readme_python(block: Block, tmp_path: Path, environment: dict[str, str]
     assert done.stdout == (block.output or "")
 
 
+@pytest.fixture
+def folder(block: Block, tmp_path: Path) -> Path:
+    """A folder with the block's files, apart from those of HOME."""
+    path = tmp_path / "project"
+    path.mkdir()
+    for name, body in block.files.items():
+        if not name.startswith("~/"):
+            (path / name).write_text(body, "utf-8")
+    return path
+
+
+@pytest.fixture
+def surroundings(block: Block, tmp_path: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The environment, with a HOME of its own if the block has files there."""
+    ours = {
+        name.removeprefix("~/"): body
+        for name, body in block.files.items()
+        if name.startswith("~/")
+    }
+    if not ours:
+        return environment
+    home = tmp_path / "home"
+    shutil.copytree(environment["HOME"], home)
+    for name, body in ours.items():
+        with (home / name).open("a", encoding="utf-8") as file:
+            file.write(body)
+    return {**environment, "HOME": str(home)}
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=lambda block: block.name)
+def test_docs_python(block: Block, folder: Path, surroundings: dict[str, str]) -> None:
+    script = folder / "block.py"
+    script.write_text(block.body, "utf-8")
+    done = run([sys.executable, script.name], folder, surroundings)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (block.output or "")
+
+
+@pytest.mark.parametrize("block", RUNS, ids=lambda block: block.name)
+def test_docs_commands(block: Block, folder: Path, surroundings: dict[str, str]) -> None:
+    done = run(["sh", "-ec", block.body], folder, surroundings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    assert done.stdout == block.output if block.output is not None else done.stdout.strip()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_readme_example_commands(command: str, environment: dict[str, str]) -> None:
     done = run(["sh", "-c", command], EXAMPLES, environment)
@@ -116,7 +200,7 @@ def test_readme_example_commands(command: str, environment: dict[str, str]) -> N
 def test_readme_has_a_text_of_what_every_printing_block_prints() -> None:
     assert len(PYTHON) >= 15
     for block in PYTHON:
-        assert block.output is not None or "@task" in block.body, f"README.md:{block.line}"
+        assert block.output is not None or "@task" in block.body, block.place
 
 
 def test_readme_has_the_commands_that_ci_runs() -> None:
@@ -126,6 +210,19 @@ def test_readme_has_the_commands_that_ci_runs() -> None:
     assert "pytest" in marks["test-command"].body
     assert all(block.language == "sh" for block in marks.values())
     assert {block.language for block in ALL} == {"python", "sh"}
+
+
+def test_every_block_of_the_docs_is_run_or_used() -> None:
+    assert len(SCRIPTS) >= 15
+    for block in IN_DOCS:
+        if block.mark.startswith("file "):
+            name = block.mark.removeprefix("file ")
+            used = any(block.body == other.files.get(name) for other in [*SCRIPTS, *RUNS])
+            assert used, block.place
+        else:
+            assert block in SCRIPTS or block in RUNS, block.place
+    silent = [block.place for block in SCRIPTS if block.output is None]
+    assert silent == []
 
 
 def test_readme_names_every_option_and_error() -> None:
@@ -145,10 +242,32 @@ def test_readme_names_every_option_and_error() -> None:
     assert names == set(PythonOptions.__annotations__) | (errors - later)
 
 
-def test_links_in_the_readme_lead_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text("utf-8"))
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_the_docs_name_every_public_name_and_every_setting() -> None:
+    import fabremote
+    from fabremote.options import REMOTELY_DEFAULTS, PythonOptions
+
+    shown = re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
+    expected = {f"fabremote.{name}" for name in fabremote.__all__}
+    assert set(shown) == {*expected, "fabremote.options.Options"}
+    assert len(shown) == len(set(shown))
+    rows = re.findall(
+        r"^\| `(\S+)` \|", (DOCS / "configuration.md").read_text("utf-8"), re.MULTILINE
+    )
+    ours = {name.removeprefix("remotely.") for name in rows if name.startswith("remotely.")}
+    assert ours == set(REMOTELY_DEFAULTS)
+    assert set(rows) >= set(PythonOptions.__annotations__) - ours
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert links or page.stem in ("api", "ssh_options")
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_site() -> None:
+    pages = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(pages) == [page.name for page in PAGES]
 
 
 # The examples

@@ -22,7 +22,7 @@ NAME = fabremote.__name__
 # and so are those whose names start with ssh_.
 LAYERS = (
     {"agent"},  # runs on the remote host, and shares its frames with this side
-    {"bootstrap", "exceptions", "sockets"},
+    {"bootstrap", "exceptions", "printing", "sockets"},
     {"hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"options"},
@@ -33,7 +33,7 @@ LAYERS = (
     {"group", "hosts"},
     {"decorator", "tasks", "wrapping"},
     {"__init__"},
-    {"doctor", "__main__"},
+    {"doctor", "doctor_host_key", "doctor_interpreters", "doctor_report", "__main__"},
 )
 # Beside the library: nothing of it imports these.
 APART = {"demo"}

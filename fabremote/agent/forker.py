@@ -27,13 +27,15 @@ _FDS = struct.Struct("5i")
 _FLAGS = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def start():
-    """Fork the forker; return the supervisor's end of its socket."""
+def start(connection):
+    """Fork the forker, which lets go of the connection; return our end of its socket."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     parent = os.getpid()
     if os.fork() == 0:
         try:
             ours.close()
+            for fd in connection:
+                os.close(fd)
             processes.die_with(parent)
             run(theirs)
         finally:

@@ -46,7 +46,7 @@ class Supervisor:
         self.pid = os.getpid()
         os.set_blocking(stdin, False)
         os.set_blocking(stdout, False)
-        self.forker = forker.start()
+        self.forker = forker.start((stdin, stdout))
         # Asked for and not yet confirmed, in order; and what ended before it was.
         self.unborn = []
         self.early = {}
@@ -152,10 +152,9 @@ class Supervisor:
     def rest_stdin(self):
         """Stop reading the connection while workers are behind, and start again."""
         behind = any(call.pending() > PENDING for call in self.calls.values())
-        if behind and self.stdin in self.handlers:
-            self.unwatch(self.stdin)
-        elif not behind and self.stdin not in self.handlers and not self.closing:
-            self.watch(self.stdin, self.on_stdin)
+        if not self.closing:
+            # Resting, it still shows its end.
+            self.watch(self.stdin, self.on_stdin, 0 if behind else select.POLLIN)
 
     def open(self, number, has_stdin):
         try:
@@ -236,6 +235,7 @@ class Supervisor:
             self.hungry = False
         elif made.number in self.calls:
             del self.calls[made.number]
+            self.rest_stdin()
             self.refuse(made.number, error)
 
     def ended(self, pid, status):
@@ -244,8 +244,10 @@ class Supervisor:
         if made is None:
             self.early[pid] = status
         elif made in self.spares:
+            # Whatever ends it would end the next one too; a call asks again.
             made.close()
             self.spares.remove(made)
+            self.hungry = False
         else:
             made.ended(status)
 

@@ -26,6 +26,8 @@ TOTAL = struct.Struct(">Q")
 LENGTH = struct.Struct(">I")
 FFLUSH = processes.c_function("fflush")
 MAX_CHAIN = 100
+# What a child that the function forked exits with, if it came back by an exception.
+STATUS = 0
 
 
 def payload(header, data):
@@ -50,9 +52,9 @@ def serve(payload_fd, reply_fd):
         os._exit(0)
     pieces = respond(*received)
     if os.getpid() != me:
-        # The function forked and both sides returned; one answer is enough.
+        # The function forked and both sides came back; one answer is enough.
         flush()
-        os._exit(0)
+        os._exit(0 if pieces[0] == b"V" else STATUS)
     end()
     if os.getpid() == me:
         write_all(reply_fd, pieces)
@@ -237,6 +239,9 @@ def run_coroutine(coroutine):
 
 def failed(letter, error, encoder):
     """Return the pieces of an answer that says what was raised."""
+    global STATUS
+    code = error.code if isinstance(error, SystemExit) else 1
+    STATUS = code if isinstance(code, int) else 0 if code is None else 1
     return [letter, dumps(raised(error, encoder), 4)]
 
 

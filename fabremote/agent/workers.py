@@ -104,6 +104,7 @@ class Worker:
             pass
         except OSError:
             taken += sum(map(len, queue))
+            del queue[:]
             self.drop(fd)
         if fd == self.stdin and taken:
             self.supervisor.send(wire.TAKEN, self.number, wire.NUMBER.pack(taken))
@@ -243,6 +244,7 @@ class Worker:
         answered = self.missing == 0
         status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
         supervisor.calls.pop(self.number, None)
+        supervisor.rest_stdin()
         supervisor.send(wire.DONE, self.number, status)
         supervisor.flush()
         self.close()

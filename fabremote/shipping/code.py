@@ -117,10 +117,20 @@ def optimized(code: CodeType, level: int) -> CodeType:
         other = _compiled(text, code, level)
     except (SyntaxError, ValueError):
         return code
-    for index, candidate in enumerate(same):
-        if candidate == code and index < len(other):
-            return other[index]
-    return code
+    if code not in same:
+        return code
+    # By place, not by order: what stands in an assert is gone at another level.
+    place = next(_place(candidate) for candidate in same if candidate == code)
+    found = [candidate for candidate in other if _place(candidate) == place]
+    unique = [candidate for candidate in same if _place(candidate) == place]
+    return found[0] if len(found) == len(unique) == 1 else code
+
+
+def _place(code: CodeType) -> tuple[object, ...]:
+    """Return where a code object's source is: name, line, and columns from 3.11 on."""
+    positions = getattr(code, "co_positions", None)
+    columns = [p for p in positions() if p[0] is not None][1:2] if positions else None
+    return getattr(code, "co_qualname", code.co_name), code.co_firstlineno, str(columns)
 
 
 def _compiled(text: str, code: CodeType, level: int) -> list[CodeType]:

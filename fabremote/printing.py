@@ -1,0 +1,18 @@
+"""Text from a host, made fit for messages."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Return a host's text for a message, its control characters shown, not obeyed."""
+    return "".join(
+        char if char in "\n\t" or (char.isprintable() and char != "\x7f") else _escaped(char)
+        for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+__all__ = ["printable"]
