@@ -224,6 +224,8 @@ class Call:
 
     def finish(self) -> None:
         """The call has ended: let go of what served it."""
+        if self.done:
+            return
         self.done = True
         self.session.forget(self.number)
         if self._feeder is not None:

@@ -67,6 +67,9 @@ class Interpreter:
         if given:
             resolve(host.context, self._given)  # What is wrong shows at once.
 
+    def __reduce__(self) -> Any:
+        raise TypeError("an Interpreter is a live connection's, which can't leave this process")
+
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._given.items())
         return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
@@ -204,7 +207,13 @@ class Prepared:
         what = f"{self.name} on {session.label}"
         mine = payload.classes, payload.modules
         decoder = Decoder(what, *mine, self._options.trust, payload.files)
-        call = Call(session, session.number(), self.name, self._options, self._keep)
+        session.reserve()
+        number = session.number()
+        try:
+            call = Call(session, number, self.name, self._options, self._keep)
+        except BaseException:
+            session.forget(number)
+            raise
         return call, payload, decoder
 
     def _dump(self, python: RemotePython) -> Payload:

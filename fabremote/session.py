@@ -27,6 +27,8 @@ from fabremote.links import Link, release
 from fabremote.printing import printable
 from fabremote.service import Service
 
+# Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
+IN_FLIGHT = 128
 # How long `close` waits for the agent to have killed what still ran, in seconds.
 CLOSING = 3.0
 
@@ -41,6 +43,8 @@ class Session:
         self._send_lock = threading.Lock()
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
+        self._places = threading.Condition()
+        self._taken = 0
         self._numbers = itertools.count(1)
         self._lost: str | None = None
         self._closed = False
@@ -63,9 +67,12 @@ class Session:
     def begin(self, call: Call, payload: list[bytes | memoryview]) -> None:
         """Send a call; its frames come to ``call.deliver`` from now on."""
         with self._lock:
-            if not self.alive:
-                raise self.loss(call.name)
-            self._calls[call.number] = call
+            alive = self.alive
+            if alive:
+                self._calls[call.number] = call
+        if not alive:
+            call.finish()
+            raise self.loss(call.name)
         try:
             self._send_call(call, payload)
             call.start_stdin()
@@ -74,6 +81,14 @@ class Session:
             self._link.close()
         except BaseException as error:
             call.abort(error)
+
+    def reserve(self) -> None:
+        """Wait for one of the places that an agent has for calls; `forget` gives it back."""
+        # A callback of a finished call must not wait for others that it keeps from ending.
+        wait = not threading.current_thread().name.startswith("fabremote-service")
+        with self._places:
+            self._places.wait_for(lambda: not wait or self._taken < IN_FLIGHT or not self.alive)
+            self._taken += 1
 
     def number(self) -> int:
         """Return the next call's number."""
@@ -107,6 +122,9 @@ class Session:
         """A call has ended."""
         with self._lock:
             self._calls.pop(number, None)
+        with self._places:
+            self._taken -= 1
+            self._places.notify()
 
     def loss(self, name: str) -> RemoteException:
         """Return the error for a call that the end of this session ended."""
@@ -155,6 +173,8 @@ class Session:
             calls = list(self._calls.values())
         self._link.close()
         release(self._link)
+        with self._places:
+            self._places.notify_all()
         for call in calls:
             call.deliver(LOST, b"")
         if self._service is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import enum
+import io
 import marshal
 import os
 import pickle
@@ -233,17 +234,24 @@ MODULE = __name__.encode()
 
 
 def short(data: bytes) -> bytes:
-    """A short text."""
+    """A text, as short as it may be."""
+    if len(data) > 255:
+        return b"X" + le(len(data), 4) + data
     return b"\x8c" + bytes([len(data)]) + data
 
 
 def value(obj: Any) -> bytes:
-    """Opcodes that push a plain value."""
-    return pickle.dumps(obj, 3)[2:-1]  # without PROTO and STOP
+    """Opcodes that push a plain value, as an agent writes it but for the memo and frames."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, 4)
+    pickler.fast = True
+    pickler.dump(obj)
+    data = stream.getvalue()[2:-1]  # without PROTO and STOP
+    return data[9:] if data[:1] == b"\x95" else data
 
 
 def tag(name: str) -> bytes:
-    return b"c_fabremote\n" + name.encode() + b"\n"
+    return short(b"_fabremote") + short(name.encode()) + b"\x93"
 
 
 def call(name: str, *args: bytes, state: bytes | None = None) -> bytes:

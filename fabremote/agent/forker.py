@@ -23,6 +23,9 @@ FORKED = 1
 FAILED = 2
 ENDED = 3
 
+# The workers that have not ended.
+ALIVE = set()  # type: set[int]
+
 _FDS = struct.Struct("5i")
 _FLAGS = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -30,13 +33,11 @@ _FLAGS = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 def start(connection):
     """Fork the forker, which lets go of the connection; return our end of its socket."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    parent = os.getpid()
     if os.fork() == 0:
         try:
             ours.close()
             for fd in connection:
                 os.close(fd)
-            processes.die_with(parent)
             run(theirs)
         finally:
             os._exit(0)
@@ -71,6 +72,9 @@ def run(sock):
             os.read(reading, 4096)
             tell_ends(sock)
         if sock.fileno() in ready and not fork_one(sock, me, (reading, writing)):
+            # Whatever ended the supervisor: nothing outlives it.
+            for pid in ALIVE:
+                processes.kill_tree(pid)
             return
 
 
@@ -83,6 +87,7 @@ def tell_ends(sock):
             return
         if pid == 0:
             return
+        ALIVE.discard(pid)
         sock.send(MESSAGE.pack(ENDED, pid, status))
 
 
@@ -99,6 +104,7 @@ def fork_one(sock, me, own):
     else:
         if pid == 0:
             become_worker(me, sock, own, fds)
+        ALIVE.add(pid)
         sock.send(MESSAGE.pack(FORKED, pid, 0))
     for fd in fds:
         os.close(fd)

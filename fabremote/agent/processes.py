@@ -93,6 +93,19 @@ def group_lives(leader):
     return True
 
 
+def kill_tree(leader):
+    """Kill at once a worker, its process group and its descendants."""
+    for pid in [leader] + list(descendants(leader)):
+        try:
+            os.kill(pid, _signal.SIGKILL)
+        except OSError:
+            pass
+    try:
+        os.killpg(leader, _signal.SIGKILL)
+    except OSError:
+        pass
+
+
 class Group:
     """Processes told to end: a worker's process group and, if asked, its descendants.
 

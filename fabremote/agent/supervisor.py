@@ -10,7 +10,7 @@ import gc
 import os
 import select
 
-from . import forker, wire, worker
+from . import forker, processes, wire, worker
 from .workers import BACKLOG, DOZE, Worker
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
@@ -49,6 +49,8 @@ class Supervisor:
         self.forker = forker.start((stdin, stdout))
         # Asked for and not yet confirmed, in order; and what ended before it was.
         self.unborn = []
+        self.heard = b""
+        self.forker.setblocking(False)
         self.early = {}
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, self.terminate)
@@ -190,7 +192,7 @@ class Supervisor:
                 pipes.append(os.pipe())
             payload, reply, stdin, stdout, stderr = pipes
             theirs = payload[0], reply[1], stdin[0], stdout[1], stderr[1]
-            forker.ask(self.forker, theirs)
+            self.ask(theirs)
         except OSError:
             for fd in [fd for pair in pipes for fd in pair]:
                 os.close(fd)
@@ -201,6 +203,18 @@ class Supervisor:
         self.unborn.append(made)
         return made
 
+    def ask(self, fds):
+        """Ask the forker; while its socket is full, hear what it says, or both would wait."""
+        while True:
+            try:
+                forker.ask(self.forker, fds)
+                return
+            except BlockingIOError:
+                waiting = select.poll()
+                waiting.register(self.forker.fileno(), select.POLLIN | select.POLLOUT)
+                waiting.poll()
+                self.on_forker()
+
     def stock(self):
         """Have the next calls' workers forked ahead of need; without one, a call asks."""
         try:
@@ -210,11 +224,14 @@ class Supervisor:
             self.hungry = False
 
     def on_forker(self):
-        data = self.forker.recv(100 * forker.MESSAGE.size)
-        if not data:
+        try:
+            data = self.heard + self.forker.recv(100 * forker.MESSAGE.size)
+        except BlockingIOError:
+            return
+        if data == self.heard:
             raise RuntimeError("the process that forks the workers has ended")
-        while len(data) % forker.MESSAGE.size:
-            data += self.forker.recv(forker.MESSAGE.size - len(data) % forker.MESSAGE.size)
+        whole = len(data) - len(data) % forker.MESSAGE.size
+        data, self.heard = data[:whole], data[whole:]
         for kind, pid, number in forker.MESSAGE.iter_unpack(data):
             if kind == forker.ENDED:
                 self.ended(pid, number)
@@ -267,6 +284,8 @@ def main(stdin, stdout):
         supervisor.run()
     except BaseException as error:
         if supervisor is not None and os.getpid() == supervisor.pid:
+            for pid in supervisor.workers:
+                processes.kill_tree(pid)
             text = "%s: %s" % (type(error).__name__, error)
             os.set_blocking(stdout, True)
             supervisor.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])

@@ -10,6 +10,7 @@
        `-- culprits   the place of what can't be sent, for the message
     answers.Decoder(...)                what a call gives back
        |-- nodes      an inert graph from untrusted bytes, then built
+       |     `-- scan       the bytes, looked through before they are unpickled
        |-- kinds      the standard objects' constructors
        `-- raised     exceptions, with their remote tracebacks
 """

@@ -9,19 +9,38 @@ their code.
 from __future__ import annotations
 
 import _pickle
+import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from fabremote.agent.loader import Stream
-from fabremote.calls import printable
 from fabremote.exceptions import ResultError, UntrustedResult
 from fabremote.shipping import nodes, own
-from fabremote.shipping.kinds import BUILDERS
-from fabremote.shipping.nodes import Malformed, Node
+from fabremote.shipping.nodes import Malformed, Node, quoted, shown
 
 # What no trust could change.
 _UNSENDABLE = ("can't be pickled", "is nested too deeply", "raised ")
 _OWN_TAGS = ("instance", "member", "raised", "trusted")
+# How much of what the far side says a message about it quotes.
+_REASON_LENGTH = 400
+
+
+@functools.cache
+def _builders() -> dict[str, Callable[..., Any]]:
+    """Return the constructors of the standard kinds.
+
+    Imported with the first answer that has one, not before: what they build
+    takes 9 ms to import, a tenth of what importing Fabric takes.
+    """
+    return importlib.import_module("fabremote.shipping.kinds").BUILDERS  # type: ignore[no-any-return]
+
+
+class _FullUnpickler(_pickle.Unpickler):
+    classes: list[type]
+
+    def persistent_load(self, number: Any) -> Any:
+        return self.classes[number]
 
 
 class Decoder:
@@ -29,7 +48,8 @@ class Decoder:
 
     ``classes``: the caller's own classes by number; ``modules``: the own
     modules whose source went along; ``trust``: classes that may run their own
-    code, or True for a full pickle. ``what`` names the call in messages.
+    code, or True for a full pickle. ``files``: those whose code went along.
+    ``what`` names the call in messages.
     """
 
     def __init__(
@@ -38,17 +58,19 @@ class Decoder:
         classes: list[type],
         modules: frozenset[str],
         trust: bool | tuple[type, ...],
+        files: frozenset[str] = frozenset(),
     ) -> None:
         self.what = what
         self._classes = classes
         self._modules = modules
         self.trust = trust
+        self.files = files
 
     def value(self, data: memoryview) -> Any:
         """Return the value in a pickle from the host; raise ResultError if it can't be had."""
         if self.trust is True:
             return self._full(data)
-        graph, tagged = nodes.read(data, lambda name: name in BUILDERS or name in _OWN_TAGS)
+        graph, tagged = nodes.read(data, lambda name: name in _OWN_TAGS or name in _builders())
         if not tagged:
             return graph
         try:
@@ -58,8 +80,8 @@ class Decoder:
 
     def _full(self, data: memoryview) -> Any:
         """trust=True: unpickle by name, which runs whatever code the host chose."""
-        reader = _pickle.Unpickler(Stream(data))
-        reader.persistent_load = self._classes.__getitem__  # type: ignore[method-assign]
+        reader = _FullUnpickler(Stream(data))
+        reader.classes = self._classes
         return reader.load()
 
     # Nodes to values
@@ -71,15 +93,8 @@ class Decoder:
             "instance": self._instance,
             "trusted": self._trusted,
         }
-        builder = BUILDERS.get(name) or builders[name]
-        try:
-            return builder(*args)
-        except (ValueError, TypeError) as error:
-            if isinstance(error, ResultError):
-                raise
-            raise Malformed(
-                f"an answer holds a malformed {name}: {printable(str(error))}"
-            ) from None
+        builder = builders.get(name) or _builders()[name]
+        return _checked(name, builder, *args)
 
     def _shell(self, node: Node) -> Any:
         """Return an empty instance of a class, if it can be had ahead of its arguments."""
@@ -93,15 +108,12 @@ class Decoder:
         return own.create(self._plain_class(ref), base, value)
 
     def _fill(self, obj: Any, name: str, args: tuple[Any, ...], state: tuple[Any, ...]) -> None:
-        try:
-            if name == "trusted" and len(state) == 3:
-                own.set_trusted_state(obj, *state)
-            elif name == "instance" and len(args) == 3:
-                own.fill(obj, args, state)
-            else:
-                raise ValueError("it has no state")
-        except ValueError as error:
-            raise Malformed(f"an answer holds a malformed {name}: {error}") from None
+        if name == "trusted" and len(state) == 3:
+            _checked(name, own.set_trusted_state, obj, *state)
+        elif name == "instance" and len(args) == 3:
+            _checked(name, own.fill, obj, args, state)
+        else:
+            raise Malformed(f"an answer holds a malformed {name}: it has no state")
 
     def _plain_class(self, ref: Any) -> type:
         cls = self._class(ref)
@@ -114,11 +126,11 @@ class Decoder:
         """Return the caller's own class that ``ref`` stands for."""
         if type(ref) is int and 0 <= ref < len(self._classes):
             return self._classes[ref]
-        if type(ref) is tuple and len(ref) == 2 and ref[0] in self._modules:
+        if own.is_name(ref) and ref[0] in self._modules:
             found = own.find_class(*ref)
             if found is not None:
                 return found
-        raise Malformed(f"an answer refers to a class that isn't part of the call: {ref!r:.100}")
+        raise Malformed(f"an answer refers to a class that isn't part of the call: {shown(ref)}")
 
     def _member(self, ref: Any, name: Any, *value: Any) -> Any:
         return own.member(self._class(ref), name, *value)
@@ -138,13 +150,13 @@ class Decoder:
         """Return an exception that is part of a value."""
         made = self.exception(ref, args, state)
         if made is None:
-            name = printable(".".join(map(str, ref)))
+            name = quoted(".".join(ref))
             raise UntrustedResult("it is an exception of no class known here", name)
         return made
 
     def exception(self, ref: Any, args: Any, state: Any) -> BaseException | None:
         """Return the exception of a class reference, or None if its class isn't known here."""
-        if type(ref) is tuple and len(ref) == 2 and ref[0] not in self._modules:
+        if own.is_name(ref) and ref[0] not in self._modules:
             cls = own.standard_exception(*ref)
             if cls is None:
                 cls = next(
@@ -170,10 +182,26 @@ class Decoder:
         )
 
 
+def _checked(name: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Call what builds an object of tag ``name``; whatever it refuses is malformed."""
+    try:
+        return function(*args)
+    except (ResultError, MemoryError):
+        raise
+    except Exception as error:
+        # What a trusted class raises is the caller's to see.
+        cause = error if name == "trusted" else None
+        text = quoted(str(error), _REASON_LENGTH)
+        raise Malformed(f"an answer holds a malformed {name}: {text}") from cause
+
+
 def refusal(decoder: Decoder, record: Any) -> ResultError:
     """Return the error for a result that the far side itself could not turn into data."""
-    why, type_name, path, allowed = record
-    type_name, path, why = printable(type_name), printable(path), printable(why)
+    kinds = tuple(map(type, record)) if type(record) is tuple else ()
+    if kinds != (str, str, str, bool):
+        raise Malformed(f"{decoder.what} was refused there, but not said why")
+    allowed = record[3]
+    why, type_name, path = (quoted(text, _REASON_LENGTH) for text in record[:3])
     if allowed:
         return decoder.untrusted(type_name, path, f"it {why}")
     place = f" at result{path}" if path else ""

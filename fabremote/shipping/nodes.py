@@ -1,34 +1,31 @@
 """An answer's pickle, read without trusting it: first an inert graph, then values.
 
-The unpickler sees built-in values, `Tag` objects and `Node` objects only. No
-name in the pickle is looked up anywhere but in the list of tags; a node has no
-method that a pickle's instructions could reach but ``__setstate__``, which
-accepts one state, once. What the nodes stand for is built afterwards, by
-`build`, from constructors of ours.
+The unpickler is given what `scan` has looked through, and sees built-in values,
+`Tag` objects and `Node` objects only. No name in the pickle is looked up
+anywhere but in the list of tags; a node has no method that a pickle's
+instructions could reach but ``__setstate__``, which accepts one state, once.
+What the nodes stand for is built afterwards, by `Builder`, from constructors
+of ours.
 """
 
 from __future__ import annotations
 
 import _pickle
-import copyreg
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from fabremote.agent import paths
 from fabremote.agent.loader import Stream
 from fabremote.exceptions import ResultError, UntrustedResult
+from fabremote.printing import printable
+from fabremote.shipping import scan
+from fabremote.shipping.scan import Cost, Malformed
 
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
 _SIZED = frozenset([str, bytes, bytearray, list, tuple, dict, set, frozenset])
-# What building may copy, in bytes and items: this, and so much for each byte received.
-ROOM = 1 << 24
-AMPLIFICATION = 4
 _CONTAINERS = frozenset([list, tuple, dict, set, frozenset])
-
-
-class Malformed(ResultError):
-    """The bytes of an answer aren't what an agent writes."""
+# How much of a host's texts a message quotes.
+QUOTED = 100
+_PATH_LENGTH = 300
 
 
 class _Cycle(Malformed):
@@ -73,43 +70,46 @@ def read(data: memoryview, known: Callable[[str], bool]) -> tuple[Any, bool]:
     """Return (graph, whether it has anything to build) of an answer's pickle.
 
     ``known`` says whether a tag may be used. Raises Malformed, whatever is
-    wrong with the bytes, except for a MemoryError.
+    wrong with the bytes.
     """
-    used: dict[str, Tag] = {}
-
-    def find(module: str, name: str) -> Tag:
-        if module != "_fabremote" or not known(name):
-            raise Malformed(f"an answer names {module}.{name}, which is code, not data")
-        return used.setdefault(name, Tag(name))
-
-    stream = Stream(data)
     try:
-        # An extension code would fetch an object past find_class, from a cache
-        # that only the Python implementation can be kept from.
-        reader = _Slow(stream) if copyreg._extension_cache else _Fast(stream)  # type: ignore[attr-defined]
-        reader.find = find
-        return reader.load(), bool(used)
-    except (Malformed, MemoryError, KeyboardInterrupt):
+        scan.check(data)
+        reader = _Reader(Stream(data))
+        reader.known, reader.used = known, {}
+        return reader.load(), bool(reader.used)
+    except Malformed:
         raise
+    except MemoryError:
+        raise Malformed("an answer needs more memory than there is") from None
     except Exception as error:
-        raise Malformed(f"an answer isn't a pickle of data: {error}") from None
+        raise Malformed(f"an answer isn't a pickle of data: {quoted(str(error))}") from None
 
 
-class _Fast(_pickle.Unpickler):
-    find: Callable[[str, str], Tag]
+class _Reader(_pickle.Unpickler):
+    known: Callable[[str], bool]
+    used: dict[str, Tag]
 
-    def find_class(self, module: str, name: str) -> Any:
-        return self.find(module, name)
+    def find_class(self, module: str, name: str) -> Tag:
+        if module != "_fabremote" or not self.known(name):
+            text = quoted(f"{module[:QUOTED]}.{name}")
+            raise Malformed(f"an answer names {text}, which is code, not data")
+        return self.used.setdefault(name, Tag(name))
 
 
-class _Slow(pickle._Unpickler):
-    find: Callable[[str, str], Tag]
+def quoted(text: str, limit: int = QUOTED) -> str:
+    """Return a host's text for a message: its beginning, with nothing that a terminal obeys."""
+    return printable(text if len(text) <= limit else text[: limit - 3] + "...")
 
-    def find_class(self, module: str, name: str) -> Any:
-        return self.find(module, name)
 
-    def get_extension(self, code: int) -> None:
-        raise Malformed("an answer uses an extension code, which is code, not data")
+def shown(obj: Any) -> str:
+    """Return what a message says of a host's object, whatever that holds: text, number or type."""
+    if type(obj) is str:
+        return quoted(repr(obj[:QUOTED]))
+    if obj is None or type(obj) is bool or (type(obj) is int and obj.bit_length() < 256):
+        return repr(obj)
+    if type(obj) is tuple and 0 < len(obj) < 4 and not any(type(part) is tuple for part in obj):
+        return f"({', '.join(map(shown, obj))})"
+    return type(obj).__qualname__
 
 
 class Builder:
@@ -130,7 +130,10 @@ class Builder:
         size: int,
     ) -> None:
         self._make, self._shell, self._fill = make, shell, fill
-        self._room = ROOM + AMPLIFICATION * size
+        self._budget = scan.Budget(size)
+        # What hashing parts of the graph costs, and hashing all keys of dicts and sets again.
+        self._costs: dict[int, Cost] = {}
+        self._keys: dict[int, int] = {}
         self._built: dict[int, Any] = {}
         # Containers and shells that wait for a part around them to be built.
         self._waiting: set[int] = set()
@@ -150,6 +153,14 @@ class Builder:
         except UntrustedResult as error:
             error.path = _path(root, self._current)
             raise
+        except ResultError:
+            raise
+        except MemoryError:
+            raise Malformed("an answer needs more memory than there is") from None
+        except Exception as error:
+            # Such as a key that can't be hashed.
+            text = quoted(f"{type(error).__name__}: {error}")
+            raise Malformed(f"an answer can't be rebuilt: {text}") from None
         return self._get(root)
 
     def _finished(self, obj: Any) -> bool:
@@ -196,6 +207,7 @@ class Builder:
         if kind is tuple:
             return tuple(self._get(part) for part in obj)
         if kind is frozenset:
+            self._hash(obj, obj)
             return frozenset(self._get(part) for part in obj)
         if kind is Node:
             args = self._all(obj.args)
@@ -206,9 +218,37 @@ class Builder:
 
     def _spend(self, args: tuple[Any, ...]) -> None:
         """Count what a constructor may copy: a pickle can name one large part many times."""
-        self._room -= sum(len(arg) for arg in args if type(arg) in _SIZED)
-        if self._room < 0:
-            raise Malformed("an answer builds far more than it holds")
+        size = sum(len(arg) for arg in args if type(arg) in _SIZED)
+        if self._keys:
+            size += sum(self._keys.get(id(arg), 0) for arg in args)
+        self._budget.spend(size)
+
+    def _hash(self, holder: Any, keys: Iterable[Any]) -> None:
+        """Count what it costs to hash the keys of a dict, or the items of a set."""
+        costs = [self._cost(key) for key in keys if type(key) not in _ATOMS]
+        for cost in costs:
+            self._budget.hash(cost)
+        if costs:
+            self._keys[id(holder)] = sum(weight for weight, _ in costs)
+
+    def _cost(self, root: Any) -> Cost:
+        """Return what hashing the value of this part would cost at most."""
+        stack = [(root, False)]
+        while stack:
+            obj, leaving = stack.pop()
+            if leaving:
+                self._costs[id(obj)] = scan.around(map(self._known_cost, _parts(obj)))
+            elif type(obj) not in _ATOMS and id(obj) not in self._costs:
+                # In a cycle, what is around it has no cost yet.
+                self._costs[id(obj)] = (1, 0)
+                stack.append((obj, True))
+                stack.extend((part, False) for part in _parts(obj))
+        return self._costs[id(root)]
+
+    def _known_cost(self, obj: Any) -> Cost:
+        if type(obj) is int:
+            return 1 + (obj.bit_length() >> 6), 0
+        return self._costs.get(id(obj), (1, 0))
 
     def _all(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
         if not self._waiting.isdisjoint(map(id, parts)):
@@ -229,40 +269,60 @@ class Builder:
         if kind is list:
             obj[:] = [self._get(part) for part in obj]
         elif kind is dict:
+            self._hash(obj, obj)
             pairs = [(self._get(key), self._get(value)) for key, value in obj.items()]
             obj.clear()
             obj.update(pairs)
         elif kind is set:
+            self._hash(obj, obj)
             parts = [self._get(part) for part in obj]
             obj.clear()
             obj.update(parts)
         elif kind is Node and obj.state is not None:
             state = self._all(obj.state)
+            self._spend(state)
             self._fill(self._built[id(obj)], obj.name, self._all(obj.args), state)
 
 
 def _path(root: Any, target: Any) -> str:
     """Return the place of a node in the graph that it couldn't be built in."""
     seen = {id(root)}
-    queue = [("", root)]
-    for path, obj in queue:
+    # Of each object: the number of the one that holds it, its label there, itself.
+    queue: list[tuple[int, str, Any]] = [(-1, "", root)]
+    for number, (holder, label, obj) in enumerate(queue):
         if obj is target:
-            return path
+            labels: list[str] = []
+            while holder >= 0:
+                labels.append(label)
+                holder, label, _ = queue[holder]
+            return quoted("".join(reversed(labels)), _PATH_LENGTH)
         for label, part in _labelled(obj):
             if type(part) not in _ATOMS and id(part) not in seen:
                 seen.add(id(part))
-                queue.append((path + label, part))
+                queue.append((number, label, part))
     return ""
 
 
 def _labelled(obj: Any) -> list[tuple[str, Any]]:
-    if type(obj) is not Node:
-        return paths.children(obj)  # type: ignore[no-any-return]
-    found = [("", part) for part in obj.args]
+    kind = type(obj)
+    if kind is list or kind is tuple:
+        return [(f"[{index}]", item) for index, item in enumerate(obj)]
+    if kind is dict:
+        keys = [(".keys()", key) for key in obj]
+        return [(f"[{shown(key)}]", value) for key, value in obj.items()] + keys
+    if kind is set or kind is frozenset:
+        return [(f"{{{shown(item)}}}", item) for item in obj]
+    if kind is not Node:
+        return []
     attributes, *rest = obj.state or ({},)
+    found = [("", part) for part in (*obj.args, *rest)]
     if type(attributes) is dict:
-        found += [(f".{name}", value) for name, value in attributes.items()]
-    return found + [("", part) for part in rest]
+        return [(f".{_name(name)}", value) for name, value in attributes.items()] + found
+    return found
+
+
+def _name(name: Any) -> str:
+    return name[:QUOTED] if type(name) is str else shown(name)
 
 
 def _parts(obj: Any) -> list[Any]:
@@ -276,4 +336,4 @@ def _parts(obj: Any) -> list[Any]:
     return []
 
 
-__all__ = ["Builder", "Malformed", "Node", "Tag", "read"]
+__all__ = ["Builder", "Malformed", "Node", "Tag", "quoted", "read", "shown"]

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import builtins
 import collections
+import dataclasses
 import enum
 import sys
 from typing import Any
+
+from fabremote.shipping.nodes import shown
 
 _BASES: dict[Any, type] = {
     None: object,
@@ -98,16 +101,14 @@ def _is_generated(cls: type, name: str) -> bool:
         if parameters is not None and "__dataclass_fields__" in vars(cls):
             function = vars(cls)[name]
             code = getattr(function, "__code__", None)
-            made = code is not None and code.co_filename in ("<string>", dataclasses_file())
+            made = code is not None and code.co_filename in ("<string>", dataclasses.__file__)
             return made
     return False
 
 
-def dataclasses_file() -> str:
-    """Return the file whose functions slotted dataclasses borrow."""
-    import dataclasses
-
-    return str(dataclasses.__file__)
+def is_name(ref: Any) -> bool:
+    """Whether a reference to a class is by (module, qualified name)."""
+    return type(ref) is tuple and len(ref) == 2 and type(ref[0]) is type(ref[1]) is str
 
 
 def find_class(module: Any, name: Any) -> type | None:
@@ -123,7 +124,7 @@ def find_class(module: Any, name: Any) -> type | None:
 def create(cls: type, base: Any, value: Any) -> Any:
     """Return a new instance of ``cls`` with the built-in ``base``'s value."""
     if type(base) not in (str, type(None)) or base not in _BASES:
-        raise ValueError(f"an unknown base {base!r:.40}")
+        raise ValueError(f"an unknown base {shown(base)}")
     kind = _BASES[base]
     if not issubclass(cls, kind) or (value is not None and type(value) is not kind):
         raise ValueError(f"a {full_name(cls)} that isn't made of a {kind.__name__}")
@@ -167,14 +168,14 @@ def set_attributes(obj: Any, state: dict[Any, Any]) -> None:
     }
     for name, value in state.items():
         if type(name) is not str or (name.startswith("__") and name.endswith("__")):
-            raise ValueError(f"an attribute called {name!r:.40}")
+            raise ValueError(f"an attribute called {shown(name)}")
         if name in slots:
             slots[name].__set__(obj, value)
         else:
             try:
                 object.__getattribute__(obj, "__dict__")[name] = value
             except AttributeError:
-                raise ValueError(f"no attribute {name!r:.40}") from None
+                raise ValueError(f"no attribute {shown(name)}") from None
 
 
 def member(cls: type, name: Any, *value: Any) -> Any:
@@ -185,7 +186,7 @@ def member(cls: type, name: Any, *value: Any) -> Any:
         return cls.__members__[name]
     if name is None and len(value) == 1 and type(value[0]) is int and issubclass(cls, enum.Flag):
         return cls(value[0])
-    raise ValueError(f"{full_name(cls)} has no member {name!r:.40}")
+    raise ValueError(f"{full_name(cls)} has no member {shown(name)}")
 
 
 def create_trusted(cls: type, how: Any, args: tuple[Any, ...]) -> Any:
@@ -196,7 +197,7 @@ def create_trusted(cls: type, how: Any, args: tuple[Any, ...]) -> Any:
         return cls.__new__(cls, *args)
     if how == "new_ex" and len(args) == 2 and type(args[1]) is dict:
         return cls.__new__(cls, *args[0], **args[1])
-    raise ValueError(f"an unknown way {how!r:.40} to make a trusted object")
+    raise ValueError(f"an unknown way {shown(how)} to make a trusted object")
 
 
 def set_trusted_state(obj: Any, state: Any, items: Any, pairs: Any) -> None:
@@ -242,6 +243,6 @@ def create_exception(cls: type, args: Any, state: Any) -> BaseException:
     for name in ("name", "path"):
         # Kept in C by these, not in the instance's __dict__.
         if name in plain and hasattr(base, name):
-            setattr(made, name, plain.pop(name))
+            BaseException.__setattr__(made, name, plain.pop(name))
     set_attributes(made, plain)
     return made

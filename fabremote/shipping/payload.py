@@ -26,11 +26,15 @@ _SMALL = 60000
 
 @dataclass(frozen=True)
 class Payload:
-    """A call's bytes, in pieces, and what its answer may refer to."""
+    """A call's bytes, in pieces, and what its answer may refer to.
+
+    ``files``: those that its code came from, whose lines a traceback may show.
+    """
 
     pieces: list[bytes | memoryview]
     classes: list[type]
     modules: frozenset[str]
+    files: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -89,7 +93,8 @@ def dump(
     pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
-    return Payload(pieces, pickler.classes, frozenset(bundle))
+    files = pickler.files.union(source.file for source in bundle.values() if source.file)
+    return Payload(pieces, pickler.classes, frozenset(bundle), frozenset(files))
 
 
 def _cause(error: Exception) -> BaseException | None:

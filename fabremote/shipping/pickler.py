@@ -60,6 +60,7 @@ class PayloadPickler(_pickle.Pickler):
 
     ``classes``: the caller's own classes in it, by number. ``bundle``: the
     names of own modules that it refers to, whose sources must go along.
+    ``files``: those that its code came from.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class PayloadPickler(_pickle.Pickler):
         self.remote = remote
         self.classes: list[type] = []
         self.bundle: set[str] = set()
+        self.files: set[str] = set()
         self._namespaces: dict[int, Namespace] = {}
 
     def reducer_override(self, obj: Any) -> Any:
@@ -159,6 +161,10 @@ class PayloadPickler(_pickle.Pickler):
             self.need(name)
         return found
 
+    def reduce_code(self, obj: types.CodeType) -> Any:
+        self.files.add(obj.co_filename)
+        return loader.code, (code.dump(obj, self.remote),)
+
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":
             name = _NAMED_TYPES.get(id(cls))
@@ -233,7 +239,7 @@ def _typevar(pickler: PayloadPickler, var: typing.TypeVar) -> Any:
 
 _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     types.FunctionType: PayloadPickler.reduce_function,
-    types.CodeType: lambda pickler, obj: (loader.code, (code.dump(obj, pickler.remote),)),
+    types.CodeType: PayloadPickler.reduce_code,
     types.CellType: _cell,
     types.ModuleType: _module,
     types.MethodType: lambda _, obj: (loader.method, (obj.__func__, obj.__self__)),

@@ -8,16 +8,20 @@ answer like any other, so that one which can't be rebuilt still tells all.
 from __future__ import annotations
 
 import linecache
+import os
 import textwrap
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from fabremote.calls import printable
-from fabremote.exceptions import RemoteError, RemoteTraceback, ResultError
+from fabremote.exceptions import RemoteError, RemoteTraceback
+from fabremote.printing import printable
 from fabremote.shipping.answers import Decoder, plain
 from fabremote.shipping.nodes import Malformed
+from fabremote.shipping.scan import Budget
 
 _LIMIT = 200
+_LAST_LINE = 1 << 31
 
 
 @dataclass
@@ -37,17 +41,25 @@ class Record:
     data: bytes | None
 
     def __post_init__(self) -> None:
-        texts = [self.module, self.name, self.text, *self.args, *self.notes]
-        links = [self.cause, self.context, *(self.members or ())]
-        good = all(type(text) is str for text in texts)
+        lists = (self.args, self.notes, self.frames, [] if self.members is None else self.members)
+        good = all(type(each) is list for each in lists)
+        good = good and all(type(text) is str for text in self._texts())
+        links = [self.cause, self.context, *(self.members or ())] if good else []
         good = good and all(link is None or type(link) is int for link in links)
-        good = good and all(
-            (type(file), type(line), type(name)) == (str, int, str)
-            and type(source) in (str, type(None))
-            for file, line, name, source, _ in self.frames
-        )
-        if not good or type(self.data) not in (bytes, type(None)):
+        good = good and all(map(_is_frame, self.frames)) and type(self.suppress) is bool
+        if not good or not isinstance(self.data, bytes | None):
             raise Malformed("an answer describes an exception by other than text")
+
+    def _texts(self) -> list[str]:
+        return [self.module, self.name, self.text, *self.args, *self.notes]
+
+    @property
+    def size(self) -> int:
+        """The number of characters to show, each as often as it is shown."""
+        frames = sum(
+            len(file) + len(name) + len(line or "") for file, _, name, line, _ in self.frames
+        )
+        return sum(map(len, self._texts())) + frames + 100 * len(self.frames)
 
     @property
     def type_name(self) -> str:
@@ -55,15 +67,25 @@ class Record:
         return printable(f"{self.module}.{self.name}".removeprefix("builtins."))
 
 
+def _is_frame(frame: Any) -> bool:
+    if type(frame) is not tuple or len(frame) != 5:
+        return False
+    file, line, name, source, mine = frame
+    good = type(file) is type(name) is str and (source is None or type(source) is str)
+    return good and type(line) is int and abs(line) < _LAST_LINE and type(mine) is bool
+
+
 def records(data: memoryview) -> list[Record]:
     """Return the records in an answer that says what was raised."""
     found = plain(data)
-    try:
-        made = [Record(*record) for record in found]
-    except (TypeError, ValueError) as error:
-        raise Malformed(f"an answer describes an exception wrongly: {error}") from None
-    if not 0 < len(made) <= _LIMIT:
-        raise Malformed(f"an answer describes {len(made)} exceptions")
+    if type(found) is not list or not 0 < len(found) <= _LIMIT:
+        raise Malformed("an answer describes no exceptions, or too many")
+    if not all(type(record) is tuple and len(record) == len(fields(Record)) for record in found):
+        raise Malformed("an answer describes an exception wrongly")
+    made = [Record(*record) for record in found]
+    Budget(len(data)).spend(sum(record.size for record in made))
+    for record in made:
+        record.text = printable(record.text)
     return made
 
 
@@ -78,8 +100,14 @@ def rebuild(found: list[Record], decoder: Decoder, label: str) -> BaseException:
         made[index] = _one(found, index, made, decoder, label)
     for index, record in enumerate(found):
         _link(made[index], record, made)
-    _end_of_chain(made[0]).__cause__ = RemoteTraceback(render(found, 0, label))
+    cause = RemoteTraceback(render(found, 0, label, decoder.files))
+    _set(_end_of_chain(made[0]), "__cause__", cause)
     return made[0]
+
+
+def _set(exception: BaseException, name: str, value: Any) -> None:
+    """Set an attribute, past a ``__setattr__`` of the exception's class."""
+    BaseException.__setattr__(exception, name, value)
 
 
 def _one(
@@ -88,14 +116,15 @@ def _one(
     record = found[index]
     try:
         exception = _decoded(record, made, decoder)
-    except ResultError:
+    except Exception:
+        # Whatever is wrong with it: its description tells what was raised.
         exception = None
     if exception is not None:
         return exception
-    name, text = record.type_name, printable(record.text)
+    name, text = record.type_name, record.text
     args = tuple(map(printable, record.args))
     message = f"{name}: {text}" if text else name
-    return RemoteError(message, name, args, render(found, index, label))
+    return RemoteError(message, name, args, render(found, index, label, decoder.files))
 
 
 def _decoded(
@@ -114,20 +143,17 @@ def _decoded(
         if len(members) != len(record.members):
             return None
         args = (*args, members)
-    try:
-        return decoder.exception(ref, args, state)
-    except (TypeError, ValueError):
-        return None
+    return decoder.exception(ref, args, state)
 
 
 def _link(exception: BaseException, record: Record, made: dict[int, BaseException]) -> None:
     if record.cause is not None:
-        exception.__cause__ = made.get(record.cause)
+        _set(exception, "__cause__", made.get(record.cause))
     if record.context is not None:
-        exception.__context__ = made.get(record.context)
-    exception.__suppress_context__ = record.suppress
+        _set(exception, "__context__", made.get(record.context))
+    _set(exception, "__suppress_context__", record.suppress)
     if record.notes:
-        exception.__notes__ = [printable(note) for note in record.notes]  # type: ignore[attr-defined]
+        _set(exception, "__notes__", [printable(note) for note in record.notes])
 
 
 def _end_of_chain(exception: BaseException) -> BaseException:
@@ -138,15 +164,25 @@ def _end_of_chain(exception: BaseException) -> BaseException:
     return exception
 
 
-def render(found: list[Record], index: int, label: str) -> str:
-    """Return the text of a traceback, as Python prints it, with causes before effects."""
+def render(
+    found: list[Record],
+    index: int,
+    label: str,
+    files: frozenset[str] = frozenset(),
+    seen: set[int] | None = None,
+) -> str:
+    """Return the text of a traceback, as Python prints it, with causes before effects.
+
+    ``files``: those of this machine whose lines may be shown. ``seen``: the
+    records that have been rendered, to which these are added.
+    """
     parts: list[str] = []
-    seen: set[int] = set()
+    seen = set() if seen is None else seen
     current: int | None = index
     while current is not None and current not in seen and 0 <= current < len(found):
         seen.add(current)
         record = found[current]
-        parts.append(_render_one(found, record, label, seen))
+        parts.append(_render_one(found, record, label, files, seen))
         if record.cause is not None:
             parts.append(
                 "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -164,23 +200,26 @@ def render(found: list[Record], index: int, label: str) -> str:
     return "".join(reversed(parts))
 
 
-def _render_one(found: list[Record], record: Record, label: str, seen: set[int]) -> str:
-    stack = traceback.StackSummary.from_list([_frame(*frame) for frame in record.frames])
+def _render_one(
+    found: list[Record], record: Record, label: str, files: frozenset[str], seen: set[int]
+) -> str:
+    stack = traceback.StackSummary.from_list([_frame(*frame, files) for frame in record.frames])
     lines = [f"Traceback on {label} (most recent call last):\n", *stack.format()]
-    text = printable(record.text)
-    lines.append(f"{record.type_name}: {text}\n" if text else f"{record.type_name}\n")
+    name, text = record.type_name, record.text
+    lines.append(f"{name}: {text}\n" if text else f"{name}\n")
     lines += [f"{printable(note)}\n" for note in record.notes]
     for number, link in enumerate(record.members or (), 1):
         if link is not None and link not in seen and 0 <= link < len(found):
             lines.append(f"  +-- {number} of {len(record.members or ())}\n")
-            lines.append(textwrap.indent(render(found, link, label), "  | "))
+            lines.append(textwrap.indent(render(found, link, label, files, seen), "  | "))
     return "".join(lines)
 
 
 def _frame(
-    file: str, number: int, name: str, source: str | None, mine: bool
+    file: str, number: int, name: str, source: str | None, mine: bool, files: frozenset[str]
 ) -> traceback.FrameSummary:
-    if mine is True:
+    # Not any file that the host names: only one that this call's code came from.
+    if mine and file in files and (file in linecache.cache or os.path.isfile(file)):
         source = linecache.getline(file, number)
     line = printable((source or "").strip())
     return traceback.FrameSummary(printable(file), number, printable(name), line=line)
