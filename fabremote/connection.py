@@ -187,6 +187,8 @@ class RemoteHost:
 
 def _verify(connection: fabric.Connection) -> None:
     """Have a connection that Fabric made verify its host's key as it opens."""
+    if isinstance(connection.gateway, fabric.Connection):
+        _verify(connection.gateway)
     if "transport_factory" not in connection.connect_kwargs:
         verifier = Verifier(connection.host, int(connection.port), HostKeySettings())
         connection.client.set_missing_host_key_policy(verifier.policy)
@@ -253,6 +255,15 @@ class Connection(RemoteCalls, fabric.Connection):
             # Fabric adds to them, which is no business of the caller's.
             kwargs["connect_kwargs"] = dict(kwargs["connect_kwargs"])
         super().__init__(host, *args, **kwargs)
+        # One that ~/.ssh/config asked for is nobody's but ours to close.
+        given = len(args) > 3 or kwargs.get("gateway") is not None
+        self._set(_fabremote_own_gateway=not given)
+
+    def close(self) -> None:
+        """Close the connection and its own gateway; what runs through it is killed first."""
+        super().close()
+        if self._fabremote_own_gateway and isinstance(self.gateway, fabric.Connection):
+            self.gateway.close()
 
     def open(self) -> Any:
         """Open the SSH connection, as Fabric does, on a socket without Nagle's delay.

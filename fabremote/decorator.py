@@ -6,7 +6,6 @@ import atexit
 import functools
 import inspect
 import threading
-import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -16,7 +15,7 @@ from invoke.context import Context
 from fabremote.agent import loader, paths, worker
 from fabremote.connection import wrap_context
 from fabremote.group import ThreadingGroup, wrap_group
-from fabremote.hosts import find_key, open_connection
+from fabremote.hosts import check_port, find_key, open_connection
 from fabremote.interpreter import Interpreter, RemoteFuture
 from fabremote.options import PythonOptions, check_names
 from fabremote.ssh_options import parse
@@ -42,7 +41,6 @@ class Target:
         self._lock = threading.Lock()
         self._made: Any = None
         check_where(where, self._settings)
-        _targets.add(self)
 
     def __repr__(self) -> str:
         return repr(self._where)
@@ -52,6 +50,7 @@ class Target:
         with self._lock:
             if self._made is None:
                 self._made = self._make(self._where)
+                _targets.add(self)
             return self._made
 
     def _make(self, where: Any) -> Any:
@@ -67,6 +66,7 @@ class Target:
         """Close the connections that this target opened itself."""
         with self._lock:
             made, self._made = self._made, None
+            _targets.discard(self)
         if made is None or isinstance(self._where, (Context, fabric.Group)):
             return
         given = [one for one in self._where if not isinstance(one, str)] if _many(made) else []
@@ -75,7 +75,8 @@ class Target:
                 one.close()
 
 
-_targets: weakref.WeakSet[Target] = weakref.WeakSet()
+# Those with connections: kept until closed, whoever has let go of the function.
+_targets: set[Target] = set()
 
 
 @atexit.register
@@ -100,6 +101,7 @@ def check_where(where: Any, settings: Mapping[str, Any]) -> None:
     if isinstance(where, str):
         if not where.strip():
             raise ValueError(f"hostname={where!r} names no host.")
+        check_port(settings.get("port"))
         if settings.get("key") is not None:
             find_key(settings["key"])
         parse(settings.get("ssh_options") or {})
@@ -109,6 +111,9 @@ def check_where(where: Any, settings: Mapping[str, Any]) -> None:
             f"hostname={where!r:.100} must be a host name, a connection, a group, or a list of "
             "these. Write @remotely('web1'), with parentheses."
         )
+    names = [one for one in where if isinstance(one, str)]
+    if settings and not names:
+        raise TypeError(f"{', '.join(settings)} can't be given with connections alone.")
     for one in where:
         check_where(one, settings if isinstance(one, str) else {})
 
@@ -134,12 +139,12 @@ class Remotely(Generic[P, T]):
             raise TypeError(f"remotely() decorates a function or a class, not {fn!r:.100}.")
         connecting = {k: v for k, v in settings.items() if k in CONNECTION_ARGUMENTS}
         self._options = cast(PythonOptions, {k: settings[k] for k in settings.keys() - connecting})
-        check_names(self._options)
+        check_names(self._options, CONNECTION_ARGUMENTS)
         self._target = Target(hostname, connecting)
         self._settings = settings
         self._others: dict[Any, Remotely[P, T]] = {}
         self._fn = fn
-        functools.update_wrapper(self, fn)
+        functools.update_wrapper(self, fn, updated=())
 
     def __reduce__(self) -> Any:
         # On the far side it is the function: there is where it is to run.
@@ -206,8 +211,8 @@ class BoundRemotely:
 
     def __init__(self, method: Remotely[Any, Any], fn: Callable[..., Any], first: tuple[Any, ...]):
         self._method, self._fn, self._first = method, fn, first
-        self.__wrapped__ = fn
-        functools.update_wrapper(self, fn)
+        functools.update_wrapper(self, fn, updated=())
+        self.__signature__ = inspect.signature(functools.partial(fn, *first))
 
     def __reduce__(self) -> Any:
         return functools.partial, (self._fn, *self._first)
@@ -227,33 +232,91 @@ class BoundRemotely:
         """Return the same bound method, to run at another place."""
         return BoundRemotely(self._method.on(hostname), self._fn, self._first)
 
+    def close(self) -> None:
+        """Close the connections that the method opened; the next call opens them again."""
+        self._method.close()
+
 
 class StatefulMethod:
     """A method of a decorated class: runs there, with the instance's state carried both ways."""
 
     def __init__(self, where: Remotely[Any, Any], fn: Callable[..., Any]) -> None:
         self._where, self._fn = where, fn
-        functools.update_wrapper(self, fn)
+        functools.update_wrapper(self, fn, updated=())
 
     def __reduce__(self) -> Any:
         return loader.plain, (self._fn,)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            return self
-        return functools.partial(self, instance)
+        return self if instance is None else BoundStateful(self._where, self._fn, instance)
+
+    def close(self) -> None:
+        """Close the connections that the class opened; the next call opens them again."""
+        self._where.close()
 
     def __call__(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return BoundStateful(self._where, self._fn, instance)(*args, **kwargs)
+
+
+class BoundStateful:
+    """A method of a decorated class, bound to its instance."""
+
+    def __init__(self, where: Remotely[Any, Any], fn: Callable[..., Any], instance: Any) -> None:
+        self._where, self._fn, self._instance = where, fn, instance
+        functools.update_wrapper(self, fn, updated=())
+        self.__signature__ = inspect.signature(functools.partial(fn, instance))
+
+    def __reduce__(self) -> Any:
+        return functools.partial, (self._fn, self._instance)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         python = self._where._single()
         try:
-            value, after = python.call(worker.carry, self._fn, instance, args, kwargs)
+            return self._take(python.call(worker.carry, self._fn, self._instance, args, kwargs))
         except BaseException as error:
-            after = vars(error).pop(worker.CARRIED, None)
-            if type(after) is type(instance):
-                take_state(instance, after)
+            self._take_from(error)
             raise
-        take_state(instance, after)
-        return instance if value is after else value
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
+        """Begin a call there; the instance has its state when the Future has its result."""
+        python = self._where._single()
+        inner = python.submit(worker.carry, self._fn, self._instance, args, kwargs)
+        outer: RemoteFuture[Any] = RemoteFuture(self._fn.__qualname__, lambda: None)
+
+        def settle(done: Any) -> None:
+            if done.cancelled():
+                outer.cancel()
+            elif (error := done.exception()) is not None:
+                self._take_from(error)
+                outer.set_exception(error)
+            else:
+                outer.set_result(self._take(done.result()))
+
+        outer._kill = inner.cancel
+        inner.add_done_callback(settle)
+        return outer
+
+    def local(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the method here."""
+        return self._fn(self._instance, *args, **kwargs)
+
+    def on(self, hostname: Any) -> BoundStateful:
+        """Return the same bound method, to run at another place."""
+        return BoundStateful(self._where.on(hostname), self._fn, self._instance)
+
+    def close(self) -> None:
+        """Close the connections that the class opened; the next call opens them again."""
+        self._where.close()
+
+    def _take(self, answer: tuple[Any, Any]) -> Any:
+        value, after = answer
+        take_state(self._instance, after)
+        return self._instance if value is after else value
+
+    def _take_from(self, error: BaseException) -> None:
+        after = vars(error).pop(worker.CARRIED, None)
+        if type(after) is type(self._instance):
+            take_state(self._instance, after)
 
 
 class Decorator(Protocol):
@@ -278,7 +341,9 @@ def remotely(hostname: Any, **settings: Any) -> Decorator:
     ``__init__`` and ``__repr__``, and properties run here.
     """
 
-    check_names({k: v for k, v in settings.items() if k not in CONNECTION_ARGUMENTS})
+    check_names(
+        {k: v for k, v in settings.items() if k not in CONNECTION_ARGUMENTS}, CONNECTION_ARGUMENTS
+    )
     connecting = {k: v for k, v in settings.items() if k in CONNECTION_ARGUMENTS}
     check_where(hostname, connecting)
     return functools.partial(_decorate, hostname, settings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +27,11 @@ _HOST_KEY_OPTIONS = (
 )
 
 
+# Whether what this thread logs of a connection is kept quiet.
+_quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("quiet", default=False)
+logging.getLogger("fabremote").addFilter(lambda record: not _quiet.get())
+
+
 class HostConnection(Connection):
     """A connection to a host name: it verifies the host's key, and honours ``ssh_options``.
 
@@ -39,6 +46,7 @@ class HostConnection(Connection):
         host: str,
         ssh_options: Mapping[str, Any] | None = None,
         login: Mapping[str, Any] | None = None,
+        quiet: bool = False,
         **kwargs: Any,
     ) -> None:
         options = dict(ssh_options or {})
@@ -51,20 +59,30 @@ class HostConnection(Connection):
             found = given.for_host(self.host, self.user, int(self.port))
         verifier = Verifier(found.hostname or self.host, found.port or 22, found.host_keys)
         passed = {**self.connect_kwargs, **(login or {})}
-        self._set(_fabremote_ssh=found)
+        self._set(_fabremote_ssh=found, _fabremote_quiet=quiet)
         self.host = found.hostname
         self.client.set_missing_host_key_policy(verifier.policy)
         self.connect_kwargs = options_of_ssh.connect_arguments(found, verifier, **passed)
         if found.proxy_jump:
             self.gateway = _way(found.proxy_jump)
+            self._set(_fabremote_own_gateway=True)
         elif isinstance(self.gateway, fabric.Connection):
             self.gateway = _verified(self.gateway)
+            self._set(_fabremote_own_gateway=True)
 
     @property
     def settings(self) -> SSHSettings:
         """The ``ssh_options`` in force, for this host."""
         found: SSHSettings = vars(self)["_fabremote_ssh"]
         return found
+
+    def open(self) -> Any:
+        """Open the SSH connection, as `Connection.open` does; without a word if it is quiet."""
+        token = _quiet.set(self._fabremote_quiet)
+        try:
+            return super().open()
+        finally:
+            _quiet.reset(token)
 
     def call_env(self) -> dict[str, str]:
         """Return the variables that SetEnv and SendEnv give each call."""
@@ -158,12 +176,13 @@ def open_connection(
         login["key_filename"] = find_key(key)
     if password is not None:
         login.update(password=password, passphrase=password)
-    named = {"user": user, "port": _port(port)}
+    named = {"user": user, "port": check_port(port)}
     named = {name: value for name, value in named.items() if value is not None}
-    return HostConnection(hostname, options, login, **named)
+    return HostConnection(hostname, options, login, quiet, **named)
 
 
-def _port(port: object) -> int | None:
+def check_port(port: object) -> int | None:
+    """Return ``port``, or raise ValueError unless it can be one."""
     if port is None:
         return None
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
@@ -171,4 +190,4 @@ def _port(port: object) -> int | None:
     return port
 
 
-__all__ = ["HostConnection", "find_key", "open_connection"]
+__all__ = ["HostConnection", "check_port", "find_key", "open_connection"]

@@ -128,7 +128,7 @@ class Interpreter:
 class RemoteFuture(concurrent.futures.Future[T]):
     """The Future of a submitted call; cancelling it kills the remote process."""
 
-    def __init__(self, name: str, cancel: Callable[[], None]) -> None:
+    def __init__(self, name: str, cancel: Callable[[], object]) -> None:
         super().__init__()
         self._name = name
         self._kill = cancel

@@ -111,8 +111,8 @@ _RUN_KEYS = (
 )
 
 
-def check_names(given: Mapping[str, Any]) -> None:
-    """Raise TypeError if ``given`` has a key that is no option."""
+def check_names(given: Mapping[str, Any], others: Iterable[str] = ()) -> None:
+    """Raise TypeError if ``given`` has a key that is no option; ``others`` may be meant, too."""
     known = PythonOptions.__annotations__
     for name in given:
         if name == "warn":
@@ -121,7 +121,7 @@ def check_names(given: Mapping[str, Any]) -> None:
                 "nothing to warn about. Catch the exception instead."
             )
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(name, [*known, *others], 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(known)}."
             raise TypeError(f"python() got an unknown option {name!r}. {hint}")
 
@@ -136,8 +136,8 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
     values: dict[str, Any] = {key: run.get(key) for key in _RUN_KEYS}
     values["timeout"] = config.get("timeouts", {}).get("command")
     values |= ours
-    # As in Invoke, None means what the configuration says.
-    values |= {name: value for name, value in given.items() if value is not None}
+    # As in Invoke, None means what the configuration says; but timeout=None means none.
+    values |= {k: v for k, v in given.items() if v is not None or k not in _RUN_KEYS}
     if values["hide"] is True:
         values["echo"] = False
     dry = bool(run.get("dry"))
@@ -192,9 +192,10 @@ def remotely(context: Any) -> dict[str, Any]:
     _check_keys(found, "remotely")
     host = getattr(context, "original_host", "localhost")
     for pattern, settings in found["hosts"].items():
+        _check_keys(settings, f"remotely.hosts.{pattern}")
         if fnmatch.fnmatchcase(host, pattern):
-            _check_keys(settings, f"remotely.hosts.{pattern}")
             found.update(settings)
+    found["verify_host_keys"] = _truth("verify_host_keys", found["verify_host_keys"])
     return found
 
 
@@ -205,6 +206,8 @@ def _settle(config: Any) -> None:
     existing keys only, and a plain script's ``Connection("web1")`` against none.
     """
     present = config.get("remotely") or {}
+    if not isinstance(present, Mapping):
+        raise ValueError(f"The configuration has remotely: {present!r}; it must be a table.")
     if not REMOTELY_DEFAULTS.keys() <= present.keys():
         defaults = vars(config).get("_defaults") or type(config).global_defaults()
         config.load_defaults({**defaults, "remotely": dict(REMOTELY_DEFAULTS)})
@@ -214,7 +217,20 @@ def _settle(config: Any) -> None:
     config._set(_fabremote_settled=True)
 
 
-def _check_keys(settings: Mapping[str, Any], where: str) -> None:
+_TRUTHS = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False, "": None}
+
+
+def _truth(name: str, value: Any) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    if str(value).lower() not in _TRUTHS:
+        raise ValueError(f"The configuration's remotely.{name}={value!r} must be true or false.")
+    return _TRUTHS[str(value).lower()]
+
+
+def _check_keys(settings: Any, where: str) -> None:
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"The configuration has {where}: {settings!r}; it must be a table.")
     for name in settings:
         if name not in REMOTELY_DEFAULTS:
             close = difflib.get_close_matches(name, REMOTELY_DEFAULTS, 1)

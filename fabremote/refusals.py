@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import fabric
 from paramiko import (
     AuthenticationException,
     BadHostKeyException,
@@ -20,12 +21,33 @@ def refused(connection: Any, error: BaseException) -> RemoteConnectionRefused:
     """Return the error for a Fabric connection that could not be opened because of ``error``."""
     if isinstance(error, RemoteConnectionRefused):
         return error
-    where = f"{connection.user}@{connection.host}:{connection.port}"
+    where = _address(connection)
+    hop = failing_hop(connection)
+    if hop is not connection:
+        where += f", as its gateway {_address(hop)} can't be reached"
+        connection = hop
     why = str(error) or type(error).__name__
     kind = RemoteConnectionRefused
     if isinstance(error, BadHostKeyException):
         kind = RemoteHostKeyRejected
     return kind(f"No SSH connection to {where}: {why.rstrip('.')}. {_advice(connection, error)}")
+
+
+def _keys(connection: Any) -> str:
+    files = connection.connect_kwargs.get("key_filename") or []
+    return ", ".join([files] if isinstance(files, str) else map(str, files))
+
+
+def _address(connection: Any) -> str:
+    return f"{connection.user}@{connection.host}:{connection.port}"
+
+
+def failing_hop(connection: Any) -> Any:
+    """Return the connection that failed to open: this one, or one of its gateways."""
+    gateway = connection.gateway
+    if isinstance(gateway, fabric.Connection) and not gateway.is_connected:
+        return failing_hop(gateway)
+    return connection
 
 
 def _advice(connection: Any, error: BaseException) -> str:
@@ -43,16 +65,22 @@ def _advice(connection: Any, error: BaseException) -> str:
             f"{host} did not answer in time: check that it is up and that no firewall is in "
             "between, or raise connect_timeout."
         )
-    if isinstance(error, FileNotFoundError):
-        return "Name a private key's file that exists."
+    if isinstance(error, FileNotFoundError) and connection.gateway is None:
+        return f"There is no file {error.filename!r}: name one that exists."
     if isinstance(error, PasswordRequiredException):
-        return "The private key is encrypted: give its passphrase, or load it into an SSH agent."
-    if isinstance(error, AuthenticationException):
+        return (
+            f"The private key {_keys(connection)} is encrypted: give its passphrase, or load it "
+            "into an SSH agent."
+        )
+    if "private key file" in str(error):
+        return f"Check the private key {_keys(connection)}."
+    if isinstance(error, AuthenticationException) or "authentication methods" in str(error):
         return (
             f"{user} could not log in: check the user, and that one of its keys (key=, "
             "IdentityFile, an SSH agent) or its password= is accepted there."
         )
-    if "banner" in str(error).lower() or isinstance(error, EOFError):
+    text = str(error).lower()
+    if "banner" in text or "no existing session" in text or isinstance(error, EOFError):
         return f"What answers on port {port} is no SSH server, or refuses us: check the port."
     if isinstance(error, SSHException):
         return f"`ssh -v -p {port} {user}@{host}` may tell more."

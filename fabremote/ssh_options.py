@@ -11,7 +11,7 @@
       settings.env                      variables for each call
 
 `parse` raises ValueError for whatever can't be honoured, before anything is
-opened. ``python -m fabremote.ssh_options`` prints docs/ssh_options.md.
+opened. ``python -m fabremote.ssh_page`` prints docs/ssh_options.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from paramiko.util import get_logger
 from fabremote import sockets
 from fabremote.hostkeys import HostKeySettings, Verifier
 from fabremote.ssh_login import Login
-from fabremote.ssh_reference import TABLE, reference
+from fabremote.ssh_reference import TABLE
 from fabremote.ssh_refusals import ALIASES
 from fabremote.ssh_settings import SSHSettings
 from fabremote.ssh_table import Option
@@ -370,6 +370,3 @@ __all__ = [
     "parse",
     "parse_jump",
 ]
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -199,7 +199,7 @@ def methods(log: str) -> list[str]:
 
 
 def test_the_page_is_generated_from_the_table() -> None:
-    command = [sys.executable, "-W", "error", "-m", "fabremote.ssh_options"]
+    command = [sys.executable, "-W", "error", "-m", "fabremote.ssh_page"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert printed == reference() == DOCS.read_text()
     assert all(f"`{option.name}`" in printed for option in TABLE.values())

@@ -126,11 +126,9 @@ def optimized(code: CodeType, level: int) -> CodeType:
     return found[0] if len(found) == len(unique) == 1 else code
 
 
-def _place(code: CodeType) -> tuple[object, ...]:
-    """Return where a code object's source is: name, line, and columns from 3.11 on."""
-    positions = getattr(code, "co_positions", None)
-    columns = [p for p in positions() if p[0] is not None][1:2] if positions else None
-    return getattr(code, "co_qualname", code.co_name), code.co_firstlineno, str(columns)
+def _place(code: CodeType) -> tuple[str, int]:
+    """Return where a code object's source is, as far as both levels agree on it."""
+    return getattr(code, "co_qualname", code.co_name), code.co_firstlineno
 
 
 def _compiled(text: str, code: CodeType, level: int) -> list[CodeType]:

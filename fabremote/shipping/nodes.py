@@ -11,7 +11,7 @@ of ours.
 from __future__ import annotations
 
 import _pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from fabremote.agent.loader import Stream
@@ -23,6 +23,7 @@ from fabremote.shipping.scan import Cost, Malformed
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
 _SIZED = frozenset([str, bytes, bytearray, list, tuple, dict, set, frozenset])
 _CONTAINERS = frozenset([list, tuple, dict, set, frozenset])
+_HASHING = frozenset([dict, set, frozenset])
 # How much of a host's texts a message quotes.
 QUOTED = 100
 _PATH_LENGTH = 300
@@ -146,7 +147,11 @@ class Builder:
         to the object's place in the graph if the error has such an attribute.
         """
         try:
-            waiting = [obj for obj in self._order(root) if not self._finished(obj)]
+            order = self._order(root)
+            for obj in order:
+                if type(obj) in _HASHING:
+                    self._hash(obj)
+            waiting = [obj for obj in order if not self._finished(obj)]
             for obj in waiting:
                 self._waiting.discard(id(obj))
                 self._complete(obj)
@@ -207,7 +212,6 @@ class Builder:
         if kind is tuple:
             return tuple(self._get(part) for part in obj)
         if kind is frozenset:
-            self._hash(obj, obj)
             return frozenset(self._get(part) for part in obj)
         if kind is Node:
             args = self._all(obj.args)
@@ -223,9 +227,9 @@ class Builder:
             size += sum(self._keys.get(id(arg), 0) for arg in args)
         self._budget.spend(size)
 
-    def _hash(self, holder: Any, keys: Iterable[Any]) -> None:
-        """Count what it costs to hash the keys of a dict, or the items of a set."""
-        costs = [self._cost(key) for key in keys if type(key) not in _ATOMS]
+    def _hash(self, holder: Any) -> None:
+        """Count what it will cost to hash the keys of a dict, or the items of a set."""
+        costs = [self._cost(key) for key in holder if type(key) not in _ATOMS]
         for cost in costs:
             self._budget.hash(cost)
         if costs:
@@ -269,12 +273,10 @@ class Builder:
         if kind is list:
             obj[:] = [self._get(part) for part in obj]
         elif kind is dict:
-            self._hash(obj, obj)
             pairs = [(self._get(key), self._get(value)) for key, value in obj.items()]
             obj.clear()
             obj.update(pairs)
         elif kind is set:
-            self._hash(obj, obj)
             parts = [self._get(part) for part in obj]
             obj.clear()
             obj.update(parts)

@@ -215,7 +215,7 @@ class _Walk:
             elif code == b"s":
                 self._budget.hash(stack[-2])
                 del stack[-2:]
-            elif code == b"0" and stack[self._marks[-1] if self._marks else 0 :]:
+            elif code == b"0" and len(stack) > (self._marks[-1] if self._marks else 0):
                 stack.pop()
             elif code[0] != _FRAME_CODE:
                 self._to_mark(code)

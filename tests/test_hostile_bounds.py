@@ -1,0 +1,143 @@
+"""What a small answer may cost to rebuild or to show, whatever it refers to again and again."""
+
+from __future__ import annotations
+
+import linecache
+import pickle
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fabremote import ResultError
+from fabremote.shipping import raised
+from fabremote.shipping.nodes import shown
+from tests import test_hostile as hostile
+from tests.test_hostile import NUMBER, Frozen, Guarded, decoder, described, tag, value
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    started = time.process_time()
+    yield
+    assert time.process_time() - started < 4
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(ResultError) as caught:
+        decoder().value(memoryview(b"\x80\x04" + data + b"."))
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+def frozen(state: bytes) -> bytes:
+    return tag("instance") + b"(" + value(NUMBER[Frozen]) + b"NNtR\x94" + state + b"N\x86b"
+
+
+def doubled_instances(times: int) -> bytes:
+    """Instances that hold the one before twice; the last is a key, and is hashed by its fields."""
+    parts = [frozen(b"}")]
+    for n in range(1, times):
+        parts.append(frozen(b"}" + value("x") + b"h%ch%c\x86s" % (n, n)))
+    return b"]\x94(" + b"".join(parts) + b"}h%cNse" % times
+
+
+def test_keys_of_instances_that_hold_each_other_are_counted() -> None:
+    assert "far more than it holds" in refused(doubled_instances(40))
+
+
+def test_a_heavy_key_is_counted_whenever_it_is_hashed_again() -> None:
+    pairs = b"".join(b"h%ch%c\x86\x94" % (n, n) for n in range(1, 21))
+    start = b"]\x94()\x85\x94" + pairs + b"}\x94h\x15Ns"
+    again = tag("OrderedDict") + b"h\x16\x85R"
+    assert "far more than it holds" in refused(start + again * 2000 + b"e")
+
+
+@pytest.mark.parametrize("kind", ["slice", "tuple"])
+def test_a_key_of_objects_in_objects_is_refused(kind: str) -> None:
+    end = b"NN\x87R" if kind == "slice" else b"\x85\x85R"
+    assert refused(b"}" + tag(kind) * 5000 + b"N" + end * 5000 + b"Ns")
+
+
+@pytest.mark.parametrize("around", [b"\x85", b"K\x05\x86"])
+def test_a_long_path_is_cut(around: bytes) -> None:
+    instance = hostile.instance(Guarded, None, None, {})
+    assert "[0][0][0]" in refused(instance + around * 100_000)
+
+
+def test_a_path_quotes_keys_briefly() -> None:
+    instance = hostile.instance(Guarded, None, None, {})
+    key = value("\x1b" * 90)
+    assert "\x1b" not in refused((b"}" + key) * 1000 + instance + b"s" * 1000)
+
+
+def test_an_instance_whose_hash_fails_is_no_key() -> None:
+    assert "can't be rebuilt" in refused(b"}" + frozen(b"}" + value("x") + b"]s") + b"Ns")
+
+
+@pytest.mark.parametrize(
+    ("obj", "text"),
+    [
+        ("a", "'a'"),
+        ("\x1b", "'\\x1b'"),
+        (5, "5"),
+        (None, "None"),
+        (1 << 300, "int"),
+        (("a", 1), "('a', 1)"),
+        ((("a",),), "tuple"),
+        ((1, 2, 3, 4), "tuple"),
+        ([1], "list"),
+        (b"a", "bytes"),
+    ],
+)
+def test_messages_show_only_what_is_small(obj: Any, text: str) -> None:
+    assert shown(obj) == text
+
+
+def test_a_shown_text_is_short() -> None:
+    assert len(shown("a" * 10**6)) < 110
+
+
+# Descriptions of exceptions
+
+
+def test_texts_are_counted_as_often_as_they_are_shown() -> None:
+    record = hostile.changed(2, "x" * 1_000_000)
+    with pytest.raises(ResultError):
+        raised.records(described(*[record] * 200))
+
+
+def test_groups_in_a_circle_are_shown_once_each() -> None:
+    records = [(*hostile.GOOD[:9], [(n + 1) % 100, 0], None) for n in range(100)]
+    text = raised.render(raised.records(described(*records)), 0, "host")
+    assert text.count("Traceback on host") == 100
+
+
+@pytest.mark.parametrize("index", [3, 4, 5, 9])
+@pytest.mark.parametrize("part", ["text", ("a",), {"a": 1}, {"a"}, 5, b"a"])
+def test_lists_in_a_description_are_lists(index: int, part: Any) -> None:
+    with pytest.raises(ResultError):
+        raised.records(described(hostile.changed(index, part)))
+
+
+def test_a_frames_line_is_shown_if_its_file_was_shipped() -> None:
+    line = linecache.getline(__file__, 1).strip()
+    found = raised.records(described(hostile.changed(5, [(__file__, 1, "f", None, True)])))
+    assert line in raised.render(found, 0, "host", frozenset([__file__]))
+    assert line not in raised.render(found, 0, "host")
+
+
+class Stubborn(Exception):
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(name)
+
+
+def test_a_frozen_exception_still_gets_its_cause_and_notes() -> None:
+    data = pickle.dumps(("parts", 0, ("a",), {}), 4)
+    record = (*hostile.GOOD[:4], ["a note"], *hostile.GOOD[5:10], data)
+    mine = raised.Decoder("f() on host", [Stubborn], frozenset(), ())
+    made = raised.rebuild(raised.records(described(record)), mine, "host")
+    assert type(made) is Stubborn
+    assert made.__notes__ == ["a note"]
+    assert made.__cause__ is not None

@@ -1,0 +1,96 @@
+"""What a type checker knows of decorated functions and calls; checked by mypy, never run."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from typing_extensions import assert_type
+
+from fabremote import (
+    Connection,
+    GroupResult,
+    Interpreter,
+    RemoteFuture,
+    Remotely,
+    Result,
+    ThreadingGroup,
+    remotely,
+)
+
+
+def plain(x: int, *, name: str = "") -> list[str]:
+    return [name] * x
+
+
+async def later(x: int) -> bytes:
+    return bytes(x)
+
+
+c = Connection("web1")
+
+# Calls infer the value, and check the arguments.
+assert_type(c.call(plain, 1, name="a"), list[str])
+assert_type(c.call(later, 1), bytes)
+c.call(plain, "1")  # type: ignore[call-overload]
+c.call(plain, 1, nme="a")  # type: ignore[arg-type, call-arg]
+
+py = c.python(timeout=30, hide=True)
+assert_type(py, Interpreter)
+assert_type(py.call(plain, 1), list[str])
+assert_type(py.run(plain, 1), Result[list[str]])
+assert_type(py.run(later, 1).value, bytes)
+assert_type(py.submit(plain, 1), RemoteFuture[list[str]])
+future: Future[bytes] = py.submit(later, 1)
+c.python(timout=30)  # type: ignore[call-arg]
+assert_type(ThreadingGroup("web1").call(plain, 1), GroupResult)
+
+# The class.
+bar = Remotely(plain, "web1", port=22)
+assert_type(bar(1, name="a"), list[str])
+assert_type(bar.submit(1), RemoteFuture[list[str]])
+assert_type(bar.local(1), list[str])
+assert_type(bar.on("web2")(1), list[str])
+bar("1")  # type: ignore[arg-type]
+bar()  # type: ignore[call-arg]
+
+
+# The decorator.
+@remotely("web1", user="dev")
+def decorated(x: int, *, name: str = "") -> list[str]:
+    return [name] * x
+
+
+assert_type(decorated(1, name="a"), list[str])
+assert_type(decorated.submit(1), RemoteFuture[list[str]])
+assert_type(decorated.local(1), list[str])
+assert_type(decorated.on("web2")(1), list[str])
+assert_type(decorated.__wrapped__(1), list[str])
+decorated("1")  # type: ignore[arg-type]
+decorated(1, nme="a")  # type: ignore[call-arg]
+
+
+@remotely(c)
+async def awaited(x: int) -> bytes:
+    return bytes(x)
+
+
+assert_type(awaited(1), bytes)
+
+
+@remotely("web1")
+class Counter:
+    def __init__(self, start: int) -> None:
+        self.count = start
+
+    def add(self, n: int) -> int:
+        return self.count + n
+
+
+assert_type(Counter(1), Counter)
+assert_type(Counter(1).add(2), int)
+
+
+class Holder:
+    @remotely("web1")
+    def method(self, x: int) -> str:
+        return str(x)
