@@ -27,8 +27,10 @@ How a call travels::
     agent       what runs there; sent as source
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fabremote.connection import Connection
-from fabremote.decorator import Remotely, remotely
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteConnectionLost,
@@ -48,6 +50,9 @@ from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
 from fabremote.interpreter import Interpreter, RemoteFuture, Result
 from fabremote.tasks import task
 from fabremote.wrapping import install, wrap
+
+if TYPE_CHECKING:
+    from fabremote.decorator import Remotely, remotely
 
 __all__ = [
     "Connection",
@@ -76,3 +81,16 @@ __all__ = [
     "task",
     "wrap",
 ]
+
+# Imported at their first use: they bring in all of ssh_options, 7 ms that few scripts need.
+_LATE = {"Remotely": "fabremote.decorator", "remotely": "fabremote.decorator"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE} - {"TYPE_CHECKING", "Any", "importlib"})

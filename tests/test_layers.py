@@ -125,8 +125,8 @@ def test_imports_stand_at_the_top_but_for_what_is_optional(name: str) -> None:
 def test_all_is_sorted_and_names_what_is_public() -> None:
     public = {
         name
-        for name, value in vars(fabremote).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        for name in dir(fabremote)
+        if not name.startswith("_") and not isinstance(getattr(fabremote, name), ModuleType)
     }
     assert fabremote.__all__ == sorted(fabremote.__all__)
     assert set(fabremote.__all__) == public
