@@ -119,11 +119,12 @@ def optimized(code: CodeType, level: int) -> CodeType:
         return code
     if code not in same:
         return code
-    # By place, not by order: what stands in an assert is gone at another level.
-    place = next(_place(candidate) for candidate in same if candidate == code)
-    found = [candidate for candidate in other if _place(candidate) == place]
-    unique = [candidate for candidate in same if _place(candidate) == place]
-    return found[0] if len(found) == len(unique) == 1 else code
+    # By place, and by order among those of one line, as long as both levels have as
+    # many: what stands in an assert is gone at another level.
+    place = _place(code)
+    here = [candidate for candidate in same if _place(candidate) == place]
+    there = [candidate for candidate in other if _place(candidate) == place]
+    return there[here.index(code)] if len(here) == len(there) else code
 
 
 def _place(code: CodeType) -> tuple[str, int]:
