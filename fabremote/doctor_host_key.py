@@ -8,8 +8,9 @@ import paramiko
 
 from fabremote import known_hosts
 from fabremote.doctor_report import HostKey, KeyState, Report
+from fabremote.hostkey_certificate import authorities, certificate_of
 from fabremote.hostkeys import Verifier
-from fabremote.known_hosts import CA, REVOKED
+from fabremote.known_hosts import REVOKED
 
 
 class Witness(paramiko.MissingHostKeyPolicy):
@@ -33,7 +34,7 @@ class Witness(paramiko.MissingHostKeyPolicy):
     def look_again(self) -> None:
         """The key was accepted: an unknown one may be stored by now."""
         noted = self._report.host_key
-        if noted is None or self._key is None or noted.state == "known":
+        if noted is None or self._key is None or noted.state in ("known", "certified"):
             return
         now = host_key(self._verifier, self._key)
         noted.state = "stored" if now.state == "known" else "accepted"
@@ -42,16 +43,21 @@ class Witness(paramiko.MissingHostKeyPolicy):
 
 def host_key(verifier: Verifier, key: paramiko.PKey) -> HostKey:
     """Return what known_hosts files say about a key that a host presented."""
-    blob = key.asbytes()
+    blob, certificate = key.asbytes(), certificate_of(key)
     lines, plain = known_hosts.find(verifier.files, verifier.name, verifier.plain_name)
     every = list(dict.fromkeys([*lines, *plain]))
     expected = [line for line in lines if not line.marker]
+    barred, trusted = [blob], []
+    if certificate is not None:
+        barred.append(certificate.authority)
+        if certificate.convinces(authorities(every), verifier.certified_name, key):
+            trusted = [x for x in authorities(every) if x.key == certificate.authority]
     states: tuple[tuple[KeyState, list[known_hosts.Line]], ...] = (
-        ("revoked", [x for x in every if x.marker == REVOKED and x.key == blob]),
+        ("revoked", [x for x in every if x.marker == REVOKED and x.key in barred]),
+        ("certified", trusted),
         ("known", [x for x in expected if x.key == blob]),
         ("changed", expected),
         ("known", [x for x in plain if not x.marker and x.key == blob]),
-        ("uncertified", [x for x in every if x.marker == CA]),
     )
     state, found = next(((state, found) for state, found in states if found), ("unknown", []))
     places = [f"{line.file}:{line.number}" for line in found]

@@ -15,17 +15,17 @@ LABEL = 15  # columns before what a row says
 MIB = 1 << 20
 
 KeyState = Literal[
-    "known", "stored", "accepted", "unknown", "changed", "revoked", "uncertified", "misplaced"
+    "known", "certified", "stored", "accepted", "unknown", "changed", "revoked", "misplaced"
 ]
 # What the table says of a host key; "known" is said with its places.
 _STATES: dict[KeyState, str] = {
     "known": "known in",
+    "certified": "certified by an authority in",
     "stored": "new, now stored in",
     "accepted": "unknown, and accepted without being stored",
     "unknown": "UNKNOWN",
     "changed": "CHANGED, known is another in",
     "revoked": "REVOKED in",
-    "uncertified": "UNKNOWN but for a certificate authority in",
     "misplaced": "not the one known for the host's address",
 }
 

@@ -22,8 +22,11 @@ class Offer:
     """The key that a host presented, and what there is to say about it.
 
     ``name``: the host in known_hosts files; ``files``: those looked in;
-    ``target``: the one to store the key in, or None.
+    ``target``: the one to store the key in, or None. ``shortfall``: why no
+    certificate authority's word was enough, or "".
     """
+
+    shortfall = ""
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Offer:
     def introduction(self) -> str:
         """What to say before asking about an unknown key."""
         return (
-            f"The host {self._host}, is not known yet.\n"
+            f"The host {self._host}, is not known yet.{self.shortfall}\n"
             f"Its {self._type} key has the fingerprint {self.fingerprint}."
         )
 
@@ -54,8 +57,8 @@ class Offer:
         files = " and ".join(self._files) or "no file, as none is set"
         return _rejection(
             f"The {self._type} host key of {self._host}, is not known, and {reason}. Its "
-            f"fingerprint is {self.fingerprint}; looked for {self._name} in {files}. "
-            "If that is the host's own fingerprint, store the key with:",
+            f"fingerprint is {self.fingerprint}; looked for {self._name} in {files}."
+            f"{self.shortfall} If that is the host's own fingerprint, store the key with:",
             self._storing(),
         )
 
@@ -66,8 +69,8 @@ class Offer:
         return _rejection(
             f"The host key of {self._host}, is not the one known for it: it presented the "
             f"{self._type} key {self.fingerprint}, known is {known}. Somebody may be in between, "
-            "or the host has another key now. If that is the host's own fingerprint, "
-            f"{'replace' if replaced else 'store'} the key with:",
+            f"or the host has another key now.{self.shortfall} If that is the host's own "
+            f"fingerprint, {'replace' if replaced else 'store'} the key with:",
             [*_forgetting(self._name, replaced), *self._storing()],
         )
 
@@ -87,16 +90,6 @@ class Offer:
             f"marked as revoked in {places}, and never accepted. Give the host a new key; "
             "or if it is the mark that is wrong, take it away with:",
             _deleting(lines),
-        )
-
-    def uncertified(self, lines: list[Line]) -> RemoteHostKeyRejected:
-        """Only a certificate would do."""
-        places = " and ".join(x.place for x in lines)
-        return _rejection(
-            f"{self._host}, is known only by a certificate authority ({places}), and host "
-            f"certificates can't be verified here. The fingerprint of its {self._type} key is "
-            f"{self.fingerprint}. If that is the host's own, store the key itself with:",
-            self._storing(),
         )
 
     def elsewhere(self, lines: list[Line]) -> str:

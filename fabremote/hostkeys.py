@@ -29,13 +29,13 @@ from typing import Any
 import paramiko
 
 from fabremote import known_hosts
+from fabremote.hostkey_certificate import SUFFIX, authorities, certificate_of, explain
 from fabremote.hostkey_offer import Offer, ask
-from fabremote.known_hosts import CA, REVOKED, Line
+from fabremote.known_hosts import REVOKED, Line
 
 log = logging.getLogger("fabremote")
 
 STRICT = ("yes", "no", "off", "accept-new", "ask")
-CERTIFICATE = "-cert-v01@openssh.com"
 _asking = threading.Lock()
 
 
@@ -99,7 +99,7 @@ class Verifier:
 
     def transport_factory(self, sock: Any, **options: Any) -> paramiko.Transport:
         """Return a transport that asks for keys of the types known for the host first."""
-        transport = _PlainKeysTransport(sock, **options)
+        transport = _VerifiedTransport(sock, **options)
         transport.get_security_options().key_types = self._ordered()
         return transport
 
@@ -115,9 +115,15 @@ class Verifier:
             self.files, self.name, self.plain_name, address_name
         )
         every = dict.fromkeys([*lines, *plain_lines, *at_address])
-        revoked = [line for line in every if line.marker == REVOKED and line.key == blob]
+        certificate = certificate_of(key)
+        barred = (blob, certificate.authority) if certificate else (blob,)
+        revoked = [line for line in every if line.marker == REVOKED and line.key in barred]
         if revoked:
             raise offer.revoked(revoked)
+        trusted = authorities(dict.fromkeys([*lines, *plain_lines]))
+        if certificate and certificate.convinces(trusted, self.certified_name, key):
+            return
+        offer.shortfall = explain(key, self.certified_name, trusted)
         stored = self._is_known(offer, blob, lines, plain_lines)
         new = [] if stored else [self.name]
         if address and not self._is_known_at(offer, blob, at_address, address_name):
@@ -139,10 +145,6 @@ class Verifier:
             return True
         if any(line.key == key for line in _plain(plain_lines)):
             return True
-        every = dict.fromkeys([*lines, *plain_lines])
-        authorities = [line for line in every if line.marker == CA]
-        if authorities:
-            raise offer.uncertified(authorities)
         self._admit(offer)
         return False
 
@@ -201,6 +203,11 @@ class Verifier:
             log.info("Stored the %s key of %s in %s.", key.get_name(), " and ".join(names), file)
 
     @property
+    def certified_name(self) -> str:
+        """The name that a host certificate must be for."""
+        return self.settings.alias or self.host
+
+    @property
     def storage(self) -> str | None:
         """The file to which new keys are added, if any."""
         if not self.user_files or self.user_files[0] in known_hosts.NOWHERE:
@@ -216,10 +223,14 @@ class Verifier:
     def _ordered(self) -> Sequence[str]:
         if self.settings.algorithms and self.settings.algorithms[0][:1] not in "+-":
             return self.algorithms
-        (lines,) = known_hosts.find(self.files, self.name)
+        lines, plain_lines = known_hosts.find(self.files, self.name, self.plain_name)
         revoked = {line.key for line in lines if line.marker == REVOKED}
         known = {line.type for line in _plain(lines) if line.key not in revoked}
-        return sorted(self.algorithms, key=lambda name: _key_type(name) not in known)
+        certified = [x for x in self.algorithms if x.endswith(SUFFIX)]
+        plain = [x for x in self.algorithms if x not in certified]
+        plain.sort(key=lambda name: _key_type(name) not in known)
+        # A certificate is worth nothing where no authority is known.
+        return [*certified, *plain] if authorities([*lines, *plain_lines]) or not plain else plain
 
     def _expand(self, file: str) -> str:
         """Return a path with its tokens, variables and tilde replaced."""
@@ -266,12 +277,16 @@ class _Policy(paramiko.MissingHostKeyPolicy):
             raise
 
 
-class _PlainKeysTransport(paramiko.Transport):
-    """A transport that doesn't offer to take host certificates, which paramiko can't verify."""
+class _VerifiedTransport(paramiko.Transport):
+    """A transport that asks for just the kinds of host key that it is told to.
+
+    paramiko's own asks for a certificate with each of them, too.
+    """
 
     @property
     def preferred_keys(self) -> Sequence[str]:
-        return tuple(x for x in super().preferred_keys if not x.endswith(CERTIFICATE))
+        disabled = (self.disabled_algorithms or {}).get("keys", ())
+        return tuple(x for x in self.get_security_options().key_types if x not in disabled)
 
 
 def address_to_check(client: paramiko.SSHClient, host: str) -> str | None:
@@ -299,7 +314,8 @@ def _key_type(algorithm: str) -> str:
 def _algorithms(asked: tuple[str, ...]) -> list[str]:
     """Return the key algorithms to negotiate, as HostKeyAlgorithms asks for them."""
     # A class attribute, public only as SecurityOptions.key_types of an open transport.
-    ours: list[str] = list(paramiko.Transport._preferred_keys)  # type: ignore[attr-defined]
+    plain: list[str] = list(paramiko.Transport._preferred_keys)  # type: ignore[attr-defined]
+    ours = [*(x + SUFFIX for x in plain), *plain]
     if not asked:
         return ours
     sign, names = asked[0][:1], [asked[0].lstrip("+-^"), *asked[1:]]

@@ -87,8 +87,8 @@ REFUSED = (
     Option("CanonicalizeMaxDots", NO_CANONICAL),
     Option(
         "CASignatureAlgorithms",
-        "Host certificates aren't negotiated: paramiko can't check them."
-        " Put the host's own key into known_hosts.",
+        "Host certificates may be signed by any algorithm but ssh-rsa (SHA-1), as usual. "
+        "To trust no authority, leave @cert-authority out of the known_hosts files.",
     ),
     Option("ChannelTimeout", "Idle channels aren't closed: give calls a `timeout`."),
     Option("DynamicForward", "paramiko is no SOCKS server. Use `ssh -D`."),

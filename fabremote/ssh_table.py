@@ -130,7 +130,8 @@ HONOURED = (
         "host_keys.algorithms",
         v.host_key_algorithms,
         ALGORITHMS,
-        f"The kinds of host key asked for, certificates excepted. {LEFT_OUT}",
+        "The kinds of host key and of host certificate asked for; certificates where an "
+        f"authority is known for the host. {LEFT_OUT}",
     ),
     _on(
         "HostKeyAlias",

@@ -280,7 +280,8 @@ def _of_paramiko(kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what paramiko offers unless told otherwise, and all that it has."""
     offered = tuple(getattr(Transport, f"_preferred_{kind}"))
     if kind == "keys":
-        return offered, offered
+        every = (*(name + CERTIFICATE for name in offered), *offered)
+        return every, every
     if kind == "pubkeys":
         plain = offered + _AGENT_ONLY
         certified = tuple(a.removesuffix("@openssh.com") + CERTIFICATE for a in plain)

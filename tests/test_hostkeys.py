@@ -31,12 +31,28 @@ import pytest
 from fabremote import hostkeys, known_hosts, sockets
 from fabremote.demo.server import OpenSSHServer, find_sshd
 from fabremote.exceptions import RemoteConnectionRefused, RemoteHostKeyRejected
+from fabremote.hostkey_certificate import Certificate
 from fabremote.hostkeys import HostKeySettings, Verifier
 
 HOST = "web1.example.com"
 TYPES = ("ed25519", "ecdsa", "rsa")
 OFFERS = {"all": TYPES, "ed25519": TYPES[:1], "ecdsa": TYPES[1:2], "rsa": TYPES[2:]}
 OFFERS["old"] = ("ecdsa", "rsa")
+# Certificates of the ed25519 key: by which authority, and as ssh-keygen is told.
+CERTIFICATES = {
+    "certified": ("ca", ["-h", "-n", HOST]),
+    "certified_among_others": ("ca", ["-h", "-n", f"web2,{HOST}"]),
+    "certified_by_rsa": ("rsa_ca", ["-h", "-n", HOST]),
+    "certified_by_sha1": ("rsa_ca", ["-h", "-n", HOST, "-t", "ssh-rsa"]),
+    "certified_web2": ("ca", ["-h", "-n", "web2.example.com"]),
+    "certified_star": ("ca", ["-h", "-n", "*.example.com"]),
+    "certified_for_all": ("ca", ["-h"]),
+    "certified_alias": ("ca", ["-h", "-n", "alias"]),
+    "expired": ("ca", ["-h", "-n", HOST, "-V", "-2d:-1d"]),
+    "not_yet": ("ca", ["-h", "-n", HOST, "-V", "+1d:+2d"]),
+    "user": ("ca", ["-n", HOST]),
+    "critical": ("ca", ["-h", "-n", HOST, "-O", "critical:unheard-of=1"]),
+}
 
 # Connects to the port named and hands the socket to ssh.
 PASSER = """import socket, sys
@@ -82,6 +98,16 @@ def hashed(name: str) -> str:
     return f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()}"
 
 
+def certify(directory: Path, name: str) -> str:
+    """Make a certificate of `CERTIFICATES`, and return its file."""
+    authority, arguments = CERTIFICATES[name]
+    key = directory / f"key_{name}.pub"
+    key.write_text((directory / "ed25519.pub").read_text())
+    command = ["ssh-keygen", "-q", "-s", directory / authority, "-I", name, *arguments, key]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return str(directory / f"key_{name}-cert.pub")
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     if find_sshd() is None:
@@ -93,6 +119,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", directory / name]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
             keys[name] = (directory / f"{name}.pub").read_text().strip()
+    for name, kind in (("ca", "ed25519"), ("rsa_ca", "rsa")):
+        command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", directory / name]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        keys[name] = (directory / f"{name}.pub").read_text().strip()
     (directory / "passer.py").write_text(PASSER)
     servers = {}
     with contextlib.ExitStack() as stack:
@@ -100,6 +130,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             lines = "\nHostKey ".join(str(directory / kind) for kind in kinds)
             server = OpenSSHServer(directory / f"server_{offer}", options={"HostKey": lines})
             servers[offer] = stack.enter_context(server)
+        for name in CERTIFICATES:
+            lines = "\nHostKey ".join(str(directory / kind) for kind in TYPES)
+            options = {"HostKey": lines, "HostCertificate": certify(directory, name)}
+            server = OpenSSHServer(directory / f"server_{name}", options=options)
+            servers[name] = stack.enter_context(server)
         yield Place(directory, servers, keys)
 
 
@@ -242,7 +277,60 @@ CASES = [
         "authority-only-new",
         f"@cert-authority {HOST} <ed25519>\n",
         strict="accept-new",
-        differs="a host that has a certificate can't be told from another",
+    ),
+    Case("certified", f"@cert-authority {HOST} <ca>\n", server="certified"),
+    Case("certified-ask", "@cert-authority * <ca>\n", server="certified", strict="ask"),
+    Case("certified-stores-nothing", "@cert-authority * <ca>\n", strict="no", server="certified"),
+    Case("certified-hashed", "@cert-authority <#web1.example.com> <ca>\n", server="certified"),
+    Case("certified-port", f"@cert-authority [{HOST}]:2222 <ca>\n", 2222, server="certified"),
+    Case("certified-port-less", f"@cert-authority {HOST} <ca>\n", 2222, server="certified"),
+    Case("certified-other-port", f"@cert-authority [{HOST}]:2 <ca>\n", 2222, server="certified"),
+    Case("certified-negated", f"@cert-authority !{HOST},* <ca>\n", server="certified"),
+    Case("certified-by-another", f"@cert-authority {HOST} <rsa_ca>\n", server="certified"),
+    Case(
+        "certified-by-one-of-two",
+        f"@cert-authority {HOST} <rsa_ca>\n@cert-authority {HOST} <ca>\n",
+        server="certified",
+    ),
+    Case(
+        "certified-though-another-key-is-known",
+        f"@cert-authority {HOST} <ca>\n{HOST} <other_ed25519>\n",
+        server="certified",
+    ),
+    Case("certified-no-authority", f"{HOST} <ed25519>\n", server="certified"),
+    Case("certified-authority-as-key", f"{HOST} <ca>\n", server="certified"),
+    Case("certified-second-file", "", server="certified", more="@cert-authority * <ca>\n"),
+    Case(
+        "certified-revoked-key",
+        "@cert-authority * <ca>\n@revoked * <ed25519>\n",
+        server="certified",
+    ),
+    Case(
+        "certified-revoked-authority",
+        "@cert-authority * <ca>\n@revoked * <ca>\n",
+        server="certified",
+    ),
+    Case(
+        "certified-revoked-authority-known-key",
+        f"@cert-authority * <ca>\n@revoked * <ca>\n{HOST} <ed25519>\n",
+        server="certified",
+    ),
+    Case(
+        "certified-alias", "@cert-authority alias <ca>\n", server="certified_alias", alias="alias"
+    ),
+    Case("certified-not-alias", "@cert-authority alias <ca>\n", server="certified", alias="alias"),
+    *(
+        Case(name.replace("_", "-"), f"@cert-authority * <{CERTIFICATES[name][0]}>\n", server=name)
+        for name in CERTIFICATES
+    ),
+    *(
+        Case(
+            f"{name}-new".replace("_", "-"),
+            f"@cert-authority * <{CERTIFICATES[name][0]}>\n",
+            server=name,
+            strict="accept-new",
+        )
+        for name in ("expired", "certified_web2", "certified_by_sha1")
     ),
     Case("authority-and-key", f"@cert-authority {HOST} <other_ed25519>\n{HOST} <ed25519>\n"),
     Case("unknown-mark", f"@trusted {HOST} <ed25519>\n"),
@@ -437,12 +525,66 @@ def test_algorithms_given_in_full_keep_their_order_whatever_is_known(
     assert negotiated(Verifier(HOST, 22, taken_away), place.servers["all"]) == "ssh-rsa"
 
 
-def test_certificates_are_never_asked_for() -> None:
+def test_certificates_are_asked_for_where_an_authority_is_known(
+    place: Place, tmp_path: Path
+) -> None:
+    file = tmp_path / "known"
     ours, theirs = socket.socketpair()
+    disabled = {"keys": ["ssh-ed25519-cert-v01@openssh.com"]}
     with ours, theirs:
-        transport = Verifier(HOST).transport_factory(ours, disabled_algorithms={"keys": ["x"]})
-        assert "ssh-ed25519" in transport.preferred_keys
+        transport = Verifier(HOST, 22, only(file)).transport_factory(ours)
         assert not [name for name in transport.preferred_keys if "cert" in name]
+        file.write_text(f"@cert-authority {HOST} {place.keys['ca']}\n")
+        verifier = Verifier(HOST, 22, only(file))
+        asked = verifier.transport_factory(ours).preferred_keys
+        assert asked[0] == disabled["keys"][0]
+        assert "ssh-ed25519" in asked
+        fewer = verifier.transport_factory(ours, disabled_algorithms=disabled).preferred_keys
+        assert set(asked) - set(fewer) == set(disabled["keys"])
+
+
+@pytest.mark.parametrize(
+    ("server", "why"),
+    [
+        ("all", "presented no certificate"),
+        ("expired", "is valid from"),
+        ("certified_web2", "is for web2.example.com only"),
+        ("user", "is a user's"),
+        ("critical", "has critical options"),
+        ("certified_by_rsa", "is another one's"),
+    ],
+)
+def test_a_refusal_says_why_the_authority_was_not_enough(
+    server: str, why: str, place: Place, tmp_path: Path
+) -> None:
+    file = tmp_path / "known"
+    file.write_text(f"@cert-authority {HOST} {place.keys['ca']}\n")
+    said = refusal(Verifier(HOST, 22, only(file)), place.servers[server])
+    # sshd presents no certificate of a user, so that there is none to speak of.
+    assert why in said or (server == "user" and "presented no certificate" in said)
+    assert f"{file} line 1" in said
+
+
+@pytest.mark.parametrize("place_of_bit", ["nonce", "name", "signature"])
+def test_a_certificate_with_a_changed_bit_convinces_nobody(
+    place_of_bit: str, place: Place, tmp_path: Path
+) -> None:
+    text = Path(place.path("key_certified-cert.pub")).read_text()
+    blob = bytearray(base64.b64decode(text.split()[1]))
+    at = {"nonce": 45, "name": blob.index(HOST.encode()) + 3, "signature": len(blob) - 5}
+    key = place.key("ed25519")
+    name = HOST[:3] + chr(ord(HOST[3]) ^ 1) + HOST[4:] if place_of_bit == "name" else HOST
+    assert not Certificate(bytes(blob)).flaw(HOST, key)
+    blob[at[place_of_bit]] ^= 1
+    assert "signature" in Certificate(bytes(blob)).flaw(name, key)
+    assert Certificate(bytes(blob[:-1])).unreadable
+    assert Certificate(b"").unreadable
+
+
+def test_a_certificate_of_another_key_convinces_nobody(place: Place) -> None:
+    text = Path(place.path("key_certified-cert.pub")).read_text()
+    certificate = Certificate(base64.b64decode(text.split()[1]))
+    assert "another key" in certificate.flaw(HOST, place.key("other_ed25519"))
 
 
 @pytest.mark.parametrize(
@@ -687,6 +829,7 @@ def test_batch_mode_asks_nobody(place: Place) -> None:
 ASKING = """import fcntl, sys, termios
 import paramiko
 from fabremote.exceptions import RemoteHostKeyRejected
+from fabremote.hostkey_certificate import Certificate
 from fabremote.hostkeys import HostKeySettings, Verifier
 how, file, port, key, user = sys.argv[1:]
 if how == "terminal":

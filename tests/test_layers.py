@@ -23,7 +23,7 @@ NAME = fabremote.__name__
 LAYERS = (
     {"agent"},  # runs on the remote host, and shares its frames with this side
     {"bootstrap", "exceptions", "printing", "sockets"},
-    {"hostkey_offer", "hostkeys", "known_hosts"},
+    {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"options"},
     {"calls", "links", "refusals", "service", "session", "starting", "streams"},
