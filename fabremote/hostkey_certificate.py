@@ -37,7 +37,7 @@ class Certificate:
         self.authority, self.unreadable = b"", ""
         try:
             self._read()
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, UnsupportedAlgorithm, struct.error) as error:
             self.unreadable = f"it can't be read: {error}"
 
     def _read(self) -> None:
@@ -78,7 +78,7 @@ class Certificate:
         authority = self._certificate.signature_key()
         try:
             self._certificate.verify_cert_signature()
-        except InvalidSignature:
+        except (InvalidSignature, ValueError, UnsupportedAlgorithm):
             return False
         if not isinstance(authority, RSAPublicKey):
             return True
