@@ -12,9 +12,8 @@ import fabric
 from invoke.context import Context
 from paramiko import SSHException
 
-from fabremote import sockets
+from fabremote import sockets, verification
 from fabremote.exceptions import RemoteConnectionLost
-from fabremote.hostkeys import HostKeySettings, Verifier
 from fabremote.interpreter import Interpreter
 from fabremote.links import ChannelLink, Link, ProcessLink
 from fabremote.options import REMOTELY_DEFAULTS, Options, PythonOptions, remotely
@@ -154,16 +153,20 @@ class RemoteHost:
     def _kill(self, pid: int) -> None:
         with contextlib.suppress(OSError, SSHException, EOFError):
             channel = self.context.create_session()
-            channel.exec_command(f"kill -9 {pid}")
+            # It leads its session's processes, if a login shell didn't come in between.
+            channel.exec_command(f"kill -9 -{pid} || kill -9 {pid}")
             channel.status_event.wait(CHANNEL_TIMEOUT)
             channel.close()
 
     def _open(self, connection: fabric.Connection) -> Any:
         fresh = not connection.is_connected
+        verified = remotely(connection)["verify_host_keys"]
         try:
-            if fresh and remotely(connection)["verify_host_keys"]:
-                _verify(connection)
+            if verified:
+                verification.prepare(connection)
             connection.open()
+            if verified:
+                verification.check(connection)
         except (OSError, SSHException, EOFError) as error:
             raise refused(connection, error) from error
         transport = connection.transport
@@ -183,17 +186,6 @@ class RemoteHost:
             ) from error
         sockets.calm(transport)
         return link
-
-
-def _verify(connection: fabric.Connection) -> None:
-    """Have a connection that Fabric made verify its host's key as it opens."""
-    if isinstance(connection.gateway, fabric.Connection):
-        _verify(connection.gateway)
-    if "transport_factory" not in connection.connect_kwargs:
-        verifier = Verifier(connection.host, int(connection.port), HostKeySettings())
-        connection.client.set_missing_host_key_policy(verifier.policy)
-        factory = {"transport_factory": verifier.transport_factory}
-        connection._set(connect_kwargs={**connection.connect_kwargs, **factory})
 
 
 class LocalHost:
@@ -272,7 +264,7 @@ class Connection(RemoteCalls, fabric.Connection):
         """
         with _sessions(self).lock:
             if not self.is_connected and remotely(self)["verify_host_keys"]:
-                _verify(self)
+                verification.prepare(self)
             if self.is_connected or self.gateway or "sock" in self.connect_kwargs:
                 return super().open()
             return self._open_promptly()

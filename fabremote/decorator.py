@@ -2,120 +2,41 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
-
-import fabric
-from invoke.context import Context
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from fabremote.agent import loader, paths, worker
-from fabremote.connection import wrap_context
-from fabremote.group import ThreadingGroup, wrap_group
-from fabremote.hosts import check_port, find_key, open_connection
+from fabremote.hosts import ConnectionArguments
 from fabremote.interpreter import Interpreter, RemoteFuture
 from fabremote.options import PythonOptions, check_names
-from fabremote.ssh_options import parse
+from fabremote.targets import Target, check_where
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 T = TypeVar("T")
 C = TypeVar("C")
 
 # The arguments that say how to connect; all others are options of python().
-CONNECTION_ARGUMENTS = ("port", "user", "key", "password", "compression", "quiet", "ssh_options")
+CONNECTION_ARGUMENTS = tuple(ConnectionArguments.__annotations__)
 
 
-class Target:
-    """Where a decorated function runs: connections opened at the first call, and kept.
-
-    Made from a host name, a connection, an Invoke context, a group, or a list
-    of any of these.
-    """
-
-    def __init__(self, where: Any, settings: Mapping[str, Any]) -> None:
-        self._where = where
-        self._settings = dict(settings)
-        self._lock = threading.Lock()
-        self._made: Any = None
-        check_where(where, self._settings)
-
-    def __repr__(self) -> str:
-        return repr(self._where)
-
-    def get(self) -> Any:
-        """Return the connection or group, made if it isn't yet."""
-        with self._lock:
-            if self._made is None:
-                self._made = self._make(self._where)
-                _targets.add(self)
-            return self._made
-
-    def _make(self, where: Any) -> Any:
-        if isinstance(where, str):
-            return open_connection(where, **self._settings)
-        if isinstance(where, fabric.Group):
-            return wrap_group(where)
-        if isinstance(where, Context):
-            return wrap_context(where)
-        return ThreadingGroup.from_connections([self._make(one) for one in where])
-
-    def close(self) -> None:
-        """Close the connections that this target opened itself."""
-        with self._lock:
-            made, self._made = self._made, None
-            _targets.discard(self)
-        if made is None or isinstance(self._where, (Context, fabric.Group)):
-            return
-        given = [one for one in self._where if not isinstance(one, str)] if _many(made) else []
-        for one in made if _many(made) else [made]:
-            if not any(vars(one) is vars(other) for other in given):
-                one.close()
-
-
-# Those with connections: kept until closed, whoever has let go of the function.
-_targets: set[Target] = set()
-
-
-@atexit.register
-def _close_targets() -> None:
-    for target in list(_targets):
-        target.close()
-
-
-def _many(made: Any) -> bool:
-    return isinstance(made, fabric.Group)
-
-
-def check_where(where: Any, settings: Mapping[str, Any]) -> None:
-    """Raise TypeError or ValueError unless ``where`` and ``settings`` can name hosts."""
-    if isinstance(where, (Context, fabric.Group)):
-        if settings:
-            raise TypeError(
-                f"{', '.join(settings)} can't be given with {where!r}, which has its own "
-                "settings. Give them to the connection, or give a host name here."
-            )
-        return
-    if isinstance(where, str):
-        if not where.strip():
-            raise ValueError(f"hostname={where!r} names no host.")
-        check_port(settings.get("port"))
-        if settings.get("key") is not None:
-            find_key(settings["key"])
-        parse(settings.get("ssh_options") or {})
-        return
-    if not isinstance(where, (list, tuple)) or not where:
-        raise TypeError(
-            f"hostname={where!r:.100} must be a host name, a connection, a group, or a list of "
-            "these. Write @remotely('web1'), with parentheses."
-        )
-    names = [one for one in where if isinstance(one, str)]
-    if settings and not names:
-        raise TypeError(f"{', '.join(settings)} can't be given with connections alone.")
-    for one in where:
-        check_where(one, settings if isinstance(one, str) else {})
+class Settings(ConnectionArguments, PythonOptions, total=False):
+    """What `remotely` and `Remotely` take: how to connect, and options of ``python()``."""
 
 
 class Remotely(Generic[P, T]):
@@ -134,12 +55,12 @@ class Remotely(Generic[P, T]):
 
     __wrapped__: Callable[P, T]
 
-    def __init__(self, fn: Callable[P, T], hostname: Any, **settings: Any) -> None:
+    def __init__(self, fn: Callable[P, T], hostname: Any, **settings: Unpack[Settings]) -> None:
         if not callable(fn) and not isinstance(fn, (staticmethod, classmethod)):
             raise TypeError(f"remotely() decorates a function or a class, not {fn!r:.100}.")
-        connecting = {k: v for k, v in settings.items() if k in CONNECTION_ARGUMENTS}
-        self._options = cast(PythonOptions, {k: settings[k] for k in settings.keys() - connecting})
-        check_names(self._options, CONNECTION_ARGUMENTS)
+        connecting, options = _parted(settings)
+        self._options = cast(PythonOptions, options)
+        check_names(options, CONNECTION_ARGUMENTS)
         self._target = Target(hostname, connecting)
         self._settings = settings
         self._others: dict[Any, Remotely[P, T]] = {}
@@ -170,9 +91,8 @@ class Remotely(Generic[P, T]):
         """Return the same function, to run at another place; its connection is kept too."""
         key = hostname if isinstance(hostname, str) else id(hostname)
         if key not in self._others:
-            settings = dict(self._settings)
-            if not isinstance(hostname, (str, list, tuple)):
-                settings = dict(self._options)
+            named = isinstance(hostname, (str, list, tuple))
+            settings = self._settings if named else cast(Settings, self._options)
             self._others[key] = Remotely(self._fn, hostname, **settings)
         return self._others[key]
 
@@ -182,6 +102,12 @@ class Remotely(Generic[P, T]):
         for other in self._others.values():
             other.close()
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(
+        self: Remotely[Concatenate[Any, Q], T], instance: object, owner: type | None = None
+    ) -> BoundRemotely[Q, T]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if isinstance(self._fn, (staticmethod, classmethod)):
             return BoundRemotely(self, self._fn.__get__(instance, owner), ())
@@ -206,7 +132,7 @@ class Remotely(Generic[P, T]):
         return found
 
 
-class BoundRemotely:
+class BoundRemotely(Generic[P, T]):
     """A `Remotely` method, bound to its instance or class."""
 
     def __init__(self, method: Remotely[Any, Any], fn: Callable[..., Any], first: tuple[Any, ...]):
@@ -217,18 +143,21 @@ class BoundRemotely:
     def __reduce__(self) -> Any:
         return functools.partial, (self._fn, *self._first)
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._method._python().call(self._fn, *self._first, *args, **kwargs)
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the method there and return its value."""
+        value: T = self._method._python().call(self._fn, *self._first, *args, **kwargs)
+        return value
 
-    def submit(self, /, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[T]:
         """Begin a call there and return its Future at once."""
         return self._method._single().submit(self._fn, *self._first, *args, **kwargs)
 
-    def local(self, /, *args: Any, **kwargs: Any) -> Any:
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the method here."""
-        return self._fn(*self._first, *args, **kwargs)
+        value: T = self._fn(*self._first, *args, **kwargs)
+        return value
 
-    def on(self, hostname: Any) -> BoundRemotely:
+    def on(self, hostname: Any) -> BoundRemotely[P, T]:
         """Return the same bound method, to run at another place."""
         return BoundRemotely(self._method.on(hostname), self._fn, self._first)
 
@@ -326,30 +255,37 @@ class Decorator(Protocol):
     @overload
     def __call__(self, target: type[C], /) -> type[C]: ...  # type: ignore[overload-overlap]
     @overload
+    def __call__(self, target: classmethod[Any, P, T], /) -> BoundRemotely[P, T]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, target: staticmethod[P, T], /
+    ) -> BoundRemotely[P, T]: ...
+    @overload
     def __call__(self, target: Callable[P, Coroutine[Any, Any, T]], /) -> Remotely[P, T]: ...
     @overload
     def __call__(self, target: Callable[P, T], /) -> Remotely[P, T]: ...
-    @overload
-    def __call__(self, target: classmethod[Any, P, T], /) -> Remotely[P, T]: ...
 
 
-def remotely(hostname: Any, **settings: Any) -> Decorator:
+def remotely(hostname: Any, **settings: Unpack[Settings]) -> Decorator:
     """Return a decorator that makes a function, method or class run on a host.
 
     Takes what `Remotely` takes. On a class, each call of its methods runs
     there, with the instance's state carried both ways; special methods, such as
     ``__init__`` and ``__repr__``, and properties run here.
     """
-
-    check_names(
-        {k: v for k, v in settings.items() if k not in CONNECTION_ARGUMENTS}, CONNECTION_ARGUMENTS
-    )
-    connecting = {k: v for k, v in settings.items() if k in CONNECTION_ARGUMENTS}
+    connecting, options = _parted(settings)
+    check_names(options, CONNECTION_ARGUMENTS)
     check_where(hostname, connecting)
     return functools.partial(_decorate, hostname, settings)
 
 
-def _decorate(hostname: Any, settings: Mapping[str, Any], target: Any, /) -> Any:
+def _parted(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (arguments of the connection, options of python())."""
+    connecting = {k: v for k, v in settings.items() if k in CONNECTION_ARGUMENTS}
+    return connecting, {k: v for k, v in settings.items() if k not in connecting}
+
+
+def _decorate(hostname: Any, settings: Settings, target: Any, /) -> Any:
     if inspect.isclass(target):
         return _decorate_class(target, hostname, settings)
     return Remotely(target, hostname, **settings)
@@ -369,7 +305,7 @@ def take_state(instance: Any, after: Any) -> None:
         object.__setattr__(instance, name, value)
 
 
-def _decorate_class(cls: type, hostname: Any, settings: Mapping[str, Any]) -> type:
+def _decorate_class(cls: type, hostname: Any, settings: Settings) -> type:
     where: Remotely[Any, Any] = Remotely(cls, hostname, **settings)
     for name, member in list(vars(cls).items()):
         if name.startswith("__") and name != "__call__":

@@ -130,6 +130,15 @@ class Verifier:
             new.append(address_name)
         self._store(offer, new, key)
 
+    def check_open(self, transport: paramiko.Transport) -> None:
+        """Do as `check` with the key of a transport that was opened without us."""
+        self.check(transport.get_remote_server_key(), self.address_of(transport))
+        transport.fabremote_verified = True  # type: ignore[attr-defined]
+
+    def address_of(self, transport: paramiko.Transport | None) -> str | None:
+        """Return the IP address to check beside the name, if CheckHostIP says so."""
+        return address_to_check(transport, self.host) if self.settings.check_ip else None
+
     def _offer(self, key: paramiko.PKey) -> Offer:
         target = self.storage or next(iter(self.files), None)
         return Offer(self.host, self.port, self.name, key, self.files, target, self.settings.alias)
@@ -270,8 +279,7 @@ class _Policy(paramiko.MissingHostKeyPolicy):
     ) -> None:
         verifier = self._verifier
         try:
-            checked = verifier.settings.check_ip
-            verifier.check(key, address_to_check(client, verifier.host) if checked else None)
+            verifier.check(key, verifier.address_of(client.get_transport()))
         except BaseException:
             client.close()
             raise
@@ -289,9 +297,14 @@ class _VerifiedTransport(paramiko.Transport):
         return tuple(x for x in self.get_security_options().key_types if x not in disabled)
 
 
-def address_to_check(client: paramiko.SSHClient, host: str) -> str | None:
+def is_verified(transport: paramiko.Transport) -> bool:
+    """Return whether a `Verifier` has accepted the key that this open transport's host has."""
+    checked = getattr(transport, "fabremote_verified", False)
+    return isinstance(transport, _VerifiedTransport) or checked
+
+
+def address_to_check(transport: paramiko.Transport | None, host: str) -> str | None:
     """Return the address connected to, unless it is local, ``host`` itself or behind a proxy."""
-    transport = client.get_transport()
     sock = transport.sock if transport else None
     if not isinstance(sock, socket.socket) or sock.family not in (
         socket.AF_INET,
@@ -332,4 +345,4 @@ def _algorithms(asked: tuple[str, ...]) -> list[str]:
     return changed
 
 
-__all__ = ["HostKeySettings", "Verifier"]
+__all__ = ["HostKeySettings", "Verifier", "is_verified"]

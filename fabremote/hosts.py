@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import fabric
 
@@ -16,20 +16,21 @@ from fabremote.connection import Connection
 from fabremote.hostkeys import Verifier
 from fabremote.ssh_settings import SSHSettings
 
-# What of ~/.ssh/config concerns host keys: Fabric leaves these to OpenSSH.
-_HOST_KEY_OPTIONS = (
-    "StrictHostKeyChecking",
-    "UserKnownHostsFile",
-    "GlobalKnownHostsFile",
-    "HostKeyAlias",
-    "HostKeyAlgorithms",
-    "HashKnownHosts",
-)
-
-
 # Whether what this thread logs of a connection is kept quiet.
 _quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("quiet", default=False)
 logging.getLogger("fabremote").addFilter(lambda record: not _quiet.get())
+
+
+class ConnectionArguments(TypedDict, total=False):
+    """How to connect to a host name; `open_connection` says what each means."""
+
+    port: int | None
+    user: str | None
+    key: str | os.PathLike[str] | None
+    password: str | None
+    compression: bool
+    quiet: bool
+    ssh_options: Mapping[str, Any] | None
 
 
 class HostConnection(Connection):
@@ -52,7 +53,9 @@ class HostConnection(Connection):
         options = dict(ssh_options or {})
         given = options_of_ssh.parse(options)
         super().__init__(host, **{**options_of_ssh.connection_arguments(given), **kwargs})
-        given = options_of_ssh.parse({**_from_config(self.ssh_config, options), **options})
+        given = options_of_ssh.parse(
+            {**options_of_ssh.from_config(self.ssh_config, options), **options}
+        )
         found = given.for_host(self.original_host, self.user, int(self.port))
         if given.hostname is None:
             # What ~/.ssh/config calls this host is Fabric's to look up.
@@ -64,10 +67,10 @@ class HostConnection(Connection):
         self.client.set_missing_host_key_policy(verifier.policy)
         self.connect_kwargs = options_of_ssh.connect_arguments(found, verifier, **passed)
         if found.proxy_jump:
-            self.gateway = _way(found.proxy_jump)
+            self.gateway = _way(found.proxy_jump, found.batch)
             self._set(_fabremote_own_gateway=True)
         elif isinstance(self.gateway, fabric.Connection):
-            self.gateway = _verified(self.gateway)
+            self.gateway = _verified(self.gateway, found.batch)
             self._set(_fabremote_own_gateway=True)
 
     @property
@@ -102,36 +105,31 @@ class HostConnection(Connection):
             options_of_ssh.keep_alive(self.transport, self.settings)
 
 
-def _from_config(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the host-key options of ~/.ssh/config, less those given."""
-    names = {name.lower() for name in given}
-    return {
-        name: config[name.lower()]
-        for name in _HOST_KEY_OPTIONS
-        if name.lower() in config and name.lower() not in names
-    }
+def _way(jumps: str, batch: bool) -> HostConnection:
+    """Return the connection to the last of ProxyJump's hosts, through those before it.
 
-
-def _way(jumps: str) -> HostConnection:
-    """Return the connection to the last of ProxyJump's hosts, through those before it."""
+    ``batch``: whether nobody is to be asked anything on the way either.
+    """
     gateway: HostConnection | None = None
+    options = {"BatchMode": batch}
     for hop in options_of_ssh.parse_jump(jumps):
         # ~/.ssh/config's own ProxyJump for a hop holds only for the first.
         through = {} if gateway is None else {"gateway": gateway}
-        gateway = HostConnection(hop.host, user=hop.user, port=hop.port, **through)
+        gateway = HostConnection(hop.host, options, user=hop.user, port=hop.port, **through)
     if gateway is None:
         raise ValueError(f"ProxyJump={jumps!r} names no host.")
     return gateway
 
 
-def _verified(gateway: fabric.Connection) -> HostConnection:
+def _verified(gateway: fabric.Connection, batch: bool) -> HostConnection:
     """Return a gateway that Fabric made of ~/.ssh/config, with its host key verified."""
     if isinstance(gateway, HostConnection):
         return gateway
     through = {}
     if isinstance(gateway.gateway, fabric.Connection):
-        through["gateway"] = _verified(gateway.gateway)
-    return HostConnection(gateway.original_host, user=gateway.user, port=gateway.port, **through)
+        through["gateway"] = _verified(gateway.gateway, batch)
+    options, host = {"BatchMode": batch}, gateway.original_host
+    return HostConnection(host, options, user=gateway.user, port=gateway.port, **through)
 
 
 def find_key(key: str | os.PathLike[str]) -> str:
@@ -190,4 +188,4 @@ def check_port(port: object) -> int | None:
     return port
 
 
-__all__ = ["HostConnection", "check_port", "find_key", "open_connection"]
+__all__ = ["ConnectionArguments", "HostConnection", "check_port", "find_key", "open_connection"]

@@ -23,7 +23,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paramiko import PKey, SSHException, Transport
@@ -39,6 +39,18 @@ from fabremote.ssh_table import Option
 from fabremote.ssh_values import LOGLEVELS, Given, algorithms
 
 _ALIASES = {old.lower(): new for old, new in ALIASES.items()}
+
+
+# What of ~/.ssh/config concerns host keys: Fabric leaves these to OpenSSH.
+_HOST_KEY_OPTIONS = (
+    "StrictHostKeyChecking",
+    "UserKnownHostsFile",
+    "GlobalKnownHostsFile",
+    "HostKeyAlias",
+    "HostKeyAlgorithms",
+    "HashKnownHosts",
+    "BatchMode",
+)
 
 
 class Hop(NamedTuple):
@@ -75,6 +87,22 @@ def parse(options: Mapping[str, Any]) -> SSHSettings:
     }
     keys["batch"] = fields.get("batch", False)
     return SSHSettings(**fields, host_keys=HostKeySettings(**keys))
+
+
+def from_config(config: Mapping[str, Any], given: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the host-key options of a host's ~/.ssh/config, less those ``given``."""
+    names = {name.lower() for name in given}
+    return {
+        name: config[name.lower()]
+        for name in _HOST_KEY_OPTIONS
+        if name.lower() in config and name.lower() not in names
+    }
+
+
+def host_keys_of(connection: Any) -> HostKeySettings:
+    """Return what ~/.ssh/config says about the host keys of a Fabric connection's host."""
+    found = parse(from_config(connection.ssh_config))
+    return found.for_host(connection.host, connection.user, int(connection.port)).host_keys
 
 
 def _find(name: object) -> Option:

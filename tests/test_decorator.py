@@ -34,8 +34,8 @@ from fabremote import (
     ResultError,
     ThreadingGroup,
     UntrustedResult,
-    decorator,
     remotely,
+    targets,
 )
 from fabremote.demo.server import Server, find_sshd
 from tests import interpreters, passwords
@@ -72,7 +72,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openssh: Server) -> Pa
 def login(home: Path, openssh: Server) -> Iterator[dict[str, Any]]:
     """What logs in to the server, as arguments of the decorator."""
     yield {"port": openssh.port, "user": openssh.user, "key": openssh.key}
-    decorator._close_targets()
+    targets._close_targets()
 
 
 @pytest.fixture(scope="module")

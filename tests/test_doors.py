@@ -26,6 +26,8 @@ from fabremote import (
 from fabremote.connection import Config
 from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
+from fabremote.hosts import open_connection
+from fabremote.verification import way
 from tests.conftest import SERVERS
 
 ROOT = Path(__file__).parent.parent
@@ -641,6 +643,49 @@ def test_a_jump_host_is_verified_too(home: Path, openssh: Server, inner: OpenSSH
         with pytest.raises(RemoteHostKeyRejected, match=r"127\.0\.0\.2"):
             c.call(os.getpid)
         c.gateway.close()
+
+
+def test_a_connection_that_was_open_before_is_verified_at_its_first_call(
+    home: Path, openssh: Server
+) -> None:
+    with verifying("web1") as c:
+        plain = fabric.Connection("web1", config=c.config)
+        plain.run("true", hide=True, in_stream=False)
+        with pytest.raises(RemoteHostKeyRejected, match="SHA256:"):
+            wrap(plain).call(address)
+        know(home, openssh)
+        assert wrap(plain).call(address) == "127.0.0.1"
+        plain.close()
+
+
+def test_a_jump_host_that_was_open_before_is_verified_too(
+    home: Path, openssh: Server, inner: OpenSSHServer
+) -> None:
+    know(home, inner)
+    with verifying("inner") as c:
+        c.gateway.open()
+        with pytest.raises(RemoteHostKeyRejected, match=r"127\.0\.0\.2"):
+            c.call(os.getpid)
+        c.gateway.close()
+
+
+def test_verify_host_keys_obeys_the_options_of_ssh_config(home: Path, tmp_path: Path) -> None:
+    known, config = tmp_path / "known", home / ".ssh" / "config"
+    text = f"Host web1\n StrictHostKeyChecking accept-new\n UserKnownHostsFile {known}\n"
+    config.write_text(text + config.read_text())
+    with verifying("web1") as c:
+        assert c.call(address) == "127.0.0.1"
+    assert "ssh-ed25519" in known.read_text()
+
+
+def test_nobody_is_asked_about_a_jump_host_in_batch_mode(home: Path) -> None:
+    options = {"BatchMode": True, "ProxyJump": "web1,web2"}
+    with open_connection("inner", ssh_options=options) as c:
+        hops = way(c)
+        assert len(hops) == 3
+        assert all(hop.settings.batch and hop.settings.host_keys.batch for hop in hops)
+    with open_connection("inner", ssh_options={"BatchMode": True}) as c:
+        assert [hop.settings.batch for hop in way(c)] == [True, True]
 
 
 def test_verify_host_keys_by_host_and_from_the_environment(run: Run) -> None:

@@ -94,3 +94,29 @@ class Holder:
     @remotely("web1")
     def method(self, x: int) -> str:
         return str(x)
+
+    @remotely("web1")
+    async def later(self, x: int) -> bytes:
+        return bytes(x)
+
+    @remotely("web1")
+    @staticmethod
+    def static(x: int) -> str:
+        return str(x)
+
+
+assert_type(Holder().method(1), str)
+assert_type(Holder().method.submit(1), RemoteFuture[str])
+assert_type(Holder().method.local(1), str)
+assert_type(Holder().method.on("web2")(1), str)
+assert_type(Holder().later(1), bytes)
+Holder().method("1")  # type: ignore[arg-type]
+Holder().method(1, 2)  # type: ignore[call-arg]
+assert_type(Holder.method(Holder(), 1), str)
+assert_type(Holder.static(1), str)
+
+# Their settings.
+Remotely(plain, "web1", key="id", password="secret", ssh_options={"Port": 22}, timeout=3)
+remotely("web1", compresion=True)  # type: ignore[call-arg]
+remotely("web1", port="22")  # type: ignore[arg-type]
+Remotely(plain, "web1", timeout="3")  # type: ignore[arg-type]

@@ -1,0 +1,54 @@
+"""Host keys of connections that the user made with Fabric, where the configuration asks for it.
+
+Fabric accepts any key. With ``remotely.verify_host_keys`` a connection is held
+to OpenSSH's rules, and ~/.ssh/config's options about them: as it opens, or, if
+it is open already, before the first call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fabric
+
+from fabremote.hostkeys import Verifier, is_verified
+from fabremote.ssh_options import host_keys_of
+
+
+def prepare(connection: fabric.Connection) -> None:
+    """Have a connection, and the gateways on its way, verify its host's key as it opens.
+
+    One with a ``transport_factory`` of the caller's is checked once it is open.
+    """
+    for one in way(connection):
+        if not one.is_connected and "transport_factory" not in one.connect_kwargs:
+            verifier = _verifier(one)
+            one.client.set_missing_host_key_policy(verifier.policy)
+            factory = {"transport_factory": verifier.transport_factory}
+            one._set(connect_kwargs={**one.connect_kwargs, **factory})
+
+
+def check(connection: fabric.Connection) -> None:
+    """Raise RemoteHostKeyRejected unless the host of an open connection is known.
+
+    The gateways on its way likewise.
+    """
+    for one in way(connection):
+        transport = one.transport
+        if transport is not None and not is_verified(transport):
+            _verifier(one).check_open(transport)
+
+
+def way(connection: fabric.Connection) -> list[fabric.Connection]:
+    """Return the connections that lead to a host, the first of them first."""
+    found: list[Any] = [connection]
+    while isinstance(found[0].gateway, fabric.Connection):
+        found.insert(0, found[0].gateway)
+    return found
+
+
+def _verifier(connection: fabric.Connection) -> Verifier:
+    return Verifier(connection.host, int(connection.port), host_keys_of(connection))
+
+
+__all__ = ["check", "prepare", "way"]
