@@ -133,8 +133,18 @@ def missing(
     names = tried or attempt.choices
     if greeting.late:
         why = f"{wanted} on {label} did not start within {options.start_timeout:g} seconds."
+    elif options.prefixes and attempt.started(greeting.received) is None and status is not None:
+        before = " && ".join(options.prefixes)
+        why = f"The command before the interpreter, {before!r}, failed on {label}"
+        why += f" with exit status {status}."
+        return RemoteInterpreterMissing(
+            f"{why}{said} Mend it, or call outside of its prefix().", wanted, names
+        )
     elif status in (126, 127) or (status is None and not tried):
         why = f"{label} has no interpreter {wanted} that can be run (tried {', '.join(names)})."
+    elif status == 2 and options.py_options:
+        why = f"{wanted} on {label} does not take py_options={options.py_options!r}."
+        return RemoteInterpreterMissing(f"{why}{said}", wanted, names)
     else:
         why = f"{wanted} on {label} isn't a Python that runs (it exited with status {status})."
     remedy = " Install Python 3.6 or newer there, or name one with python=."

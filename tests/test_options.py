@@ -205,6 +205,21 @@ def test_an_interpreter_that_does_not_start_in_time_is_given_up(
     assert time.monotonic() - before < 3
 
 
+def test_what_a_slow_wrapper_had_started_ends_with_it(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    path = program(tmp_path / "wrapper", '#!/bin/sh\nsleep 60\nexec python3 "$@"\n')
+    with pytest.raises(RemoteInterpreterMissing, match=r"0\.5 seconds"):
+        conn_openssh.python(python=str(path), start_timeout=0.5).call(max, 1, 2)
+
+
+def test_an_option_that_the_interpreter_does_not_take_is_named(
+    conn_openssh: Connection,
+) -> None:
+    with pytest.raises(RemoteInterpreterMissing, match="does not take py_options='-Z'"):
+        conn_openssh.python(py_options="-Z").call(max, 1, 2)
+
+
 def test_a_virtual_environments_interpreter_sees_its_packages(conn_openssh: Connection) -> None:
     assert conn_openssh.python(python=sys.executable).call(eval, "__import__('sys').prefix") == (
         sys.prefix
@@ -505,7 +520,7 @@ def test_a_prefix_may_have_several_lines(conn_openssh: Connection) -> None:
 
 def test_a_prefix_that_fails_starts_nothing(conn_openssh: Connection) -> None:
     with conn_openssh.prefix("echo no such thing >&2; exit 3"):  # noqa: SIM117
-        with pytest.raises(RemoteInterpreterMissing, match="no such thing"):
+        with pytest.raises(RemoteInterpreterMissing, match="exit status 3.*no such thing"):
             conn_openssh.call(max, 1, 2)
 
 
