@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import enum
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
@@ -17,11 +19,15 @@ from typing import (
     overload,
 )
 
-from fabremote.agent import loader, paths, worker
+import fabric
+
+from fabremote.agent import loader
 from fabremote.hosts import ConnectionArguments
 from fabremote.interpreter import Interpreter, RemoteFuture
 from fabremote.options import PythonOptions, check_names
-from fabremote.targets import Target, check_where
+from fabremote.shipping.own import needs_trust
+from fabremote.stateful import StatefulMethod, keeping, present
+from fabremote.targets import Target, check_where, has_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -56,8 +62,7 @@ class Remotely(Generic[P, T]):
     __wrapped__: Callable[P, T]
 
     def __init__(self, fn: Callable[P, T], hostname: Any, **settings: Unpack[Settings]) -> None:
-        if not callable(fn) and not isinstance(fn, (staticmethod, classmethod)):
-            raise TypeError(f"remotely() decorates a function or a class, not {fn!r:.100}.")
+        _check_function(fn)
         connecting, options = _parted(settings)
         self._options = cast(PythonOptions, options)
         check_names(options, CONNECTION_ARGUMENTS)
@@ -65,11 +70,17 @@ class Remotely(Generic[P, T]):
         self._settings = settings
         self._others: dict[Any, Remotely[P, T]] = {}
         self._fn = fn
-        functools.update_wrapper(self, fn, updated=())
+        present(self, fn)
 
     def __reduce__(self) -> Any:
         # On the far side it is the function: there is where it is to run.
         return loader.plain, (self._fn,)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"<{getattr(self, '__qualname__', self._fn)} on {self._target!r}>"
@@ -81,7 +92,8 @@ class Remotely(Generic[P, T]):
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[T]:
         """Begin a call there and return its Future at once."""
-        return self._single().submit(self._plain(), *args, **kwargs)
+        future = self._single().submit(self._plain(), *args, **kwargs)
+        return keeping(self, future)
 
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the function here."""
@@ -91,8 +103,7 @@ class Remotely(Generic[P, T]):
         """Return the same function, to run at another place; its connection is kept too."""
         key = hostname if isinstance(hostname, str) else id(hostname)
         if key not in self._others:
-            named = isinstance(hostname, (str, list, tuple))
-            settings = self._settings if named else cast(Settings, self._options)
+            settings = self._settings if has_names(hostname) else cast(Settings, self._options)
             self._others[key] = Remotely(self._fn, hostname, **settings)
         return self._others[key]
 
@@ -132,16 +143,36 @@ class Remotely(Generic[P, T]):
         return found
 
 
+def _check_function(fn: Any) -> None:
+    """Raise TypeError unless ``fn`` can run on a host and answer with a value."""
+    if isinstance(fn, (property, functools.cached_property)):
+        raise TypeError(
+            "remotely() decorates functions: write @property above @remotely(...), not below it."
+        )
+    if not callable(fn) and not isinstance(fn, (staticmethod, classmethod)):
+        raise TypeError(f"remotely() decorates a function or a class, not {fn!r:.100}.")
+    inner = getattr(fn, "__func__", fn)
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise TypeError(
+            f"{inner.__qualname__}() is a generator function, and what it makes can't leave the "
+            "host. Return a list: decorate a function that does list(...) of it."
+        )
+
+
 class BoundRemotely(Generic[P, T]):
     """A `Remotely` method, bound to its instance or class."""
 
     def __init__(self, method: Remotely[Any, Any], fn: Callable[..., Any], first: tuple[Any, ...]):
         self._method, self._fn, self._first = method, fn, first
-        functools.update_wrapper(self, fn, updated=())
+        self.__self__ = first[0] if first else getattr(fn, "__self__", None)
+        present(self, fn)
         self.__signature__ = inspect.signature(functools.partial(fn, *first))
 
     def __reduce__(self) -> Any:
         return functools.partial, (self._fn, *self._first)
+
+    def __deepcopy__(self, memo: Any) -> BoundRemotely[P, T]:
+        return BoundRemotely(self._method, self._fn, copy.deepcopy(self._first, memo))
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the method there and return its value."""
@@ -150,7 +181,8 @@ class BoundRemotely(Generic[P, T]):
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[T]:
         """Begin a call there and return its Future at once."""
-        return self._method._single().submit(self._fn, *self._first, *args, **kwargs)
+        future = self._method._single().submit(self._fn, *self._first, *args, **kwargs)
+        return keeping(self._method, future)
 
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the method here."""
@@ -164,88 +196,6 @@ class BoundRemotely(Generic[P, T]):
     def close(self) -> None:
         """Close the connections that the method opened; the next call opens them again."""
         self._method.close()
-
-
-class StatefulMethod:
-    """A method of a decorated class: runs there, with the instance's state carried both ways."""
-
-    def __init__(self, where: Remotely[Any, Any], fn: Callable[..., Any]) -> None:
-        self._where, self._fn = where, fn
-        functools.update_wrapper(self, fn, updated=())
-
-    def __reduce__(self) -> Any:
-        return loader.plain, (self._fn,)
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else BoundStateful(self._where, self._fn, instance)
-
-    def close(self) -> None:
-        """Close the connections that the class opened; the next call opens them again."""
-        self._where.close()
-
-    def __call__(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return BoundStateful(self._where, self._fn, instance)(*args, **kwargs)
-
-
-class BoundStateful:
-    """A method of a decorated class, bound to its instance."""
-
-    def __init__(self, where: Remotely[Any, Any], fn: Callable[..., Any], instance: Any) -> None:
-        self._where, self._fn, self._instance = where, fn, instance
-        functools.update_wrapper(self, fn, updated=())
-        self.__signature__ = inspect.signature(functools.partial(fn, instance))
-
-    def __reduce__(self) -> Any:
-        return functools.partial, (self._fn, self._instance)
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        python = self._where._single()
-        try:
-            return self._take(python.call(worker.carry, self._fn, self._instance, args, kwargs))
-        except BaseException as error:
-            self._take_from(error)
-            raise
-
-    def submit(self, /, *args: Any, **kwargs: Any) -> RemoteFuture[Any]:
-        """Begin a call there; the instance has its state when the Future has its result."""
-        python = self._where._single()
-        inner = python.submit(worker.carry, self._fn, self._instance, args, kwargs)
-        outer: RemoteFuture[Any] = RemoteFuture(self._fn.__qualname__, lambda: None)
-
-        def settle(done: Any) -> None:
-            if done.cancelled():
-                outer.cancel()
-            elif (error := done.exception()) is not None:
-                self._take_from(error)
-                outer.set_exception(error)
-            else:
-                outer.set_result(self._take(done.result()))
-
-        outer._kill = inner.cancel
-        inner.add_done_callback(settle)
-        return outer
-
-    def local(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Run the method here."""
-        return self._fn(self._instance, *args, **kwargs)
-
-    def on(self, hostname: Any) -> BoundStateful:
-        """Return the same bound method, to run at another place."""
-        return BoundStateful(self._where.on(hostname), self._fn, self._instance)
-
-    def close(self) -> None:
-        """Close the connections that the class opened; the next call opens them again."""
-        self._where.close()
-
-    def _take(self, answer: tuple[Any, Any]) -> Any:
-        value, after = answer
-        take_state(self._instance, after)
-        return self._instance if value is after else value
-
-    def _take_from(self, error: BaseException) -> None:
-        after = vars(error).pop(worker.CARRIED, None)
-        if type(after) is type(self._instance):
-            take_state(self._instance, after)
 
 
 class Decorator(Protocol):
@@ -291,21 +241,25 @@ def _decorate(hostname: Any, settings: Settings, target: Any, /) -> Any:
     return Remotely(target, hostname, **settings)
 
 
-def take_state(instance: Any, after: Any) -> None:
-    """Give ``instance`` the attributes and content of ``after``, of the same class."""
-    kinds: dict[Any, str] = {list: "extend", set: "update", dict: "update"}
-    for kind, add in kinds.items():
-        if isinstance(instance, kind):
-            kind.clear(instance)
-            getattr(kind, add)(instance, after)
-    attributes = paths.state_of(after)
-    for name in paths.state_of(instance).keys() - attributes.keys():
-        object.__delattr__(instance, name)
-    for name, value in attributes.items():
-        object.__setattr__(instance, name, value)
+def _check_class(cls: type, hostname: Any, settings: Settings) -> None:
+    """Raise TypeError unless a class's instances can go to one host and come back."""
+    if isinstance(hostname, (list, tuple, fabric.Group)):
+        raise TypeError(
+            f"@remotely({hostname!r:.60}) decorates functions, and {cls.__qualname__} is a class: "
+            "its instances have one state, and so one place. Name one host."
+        )
+    # Enumerations are known by their members, exceptions by their arguments.
+    method = None if issubclass(cls, (enum.Enum, BaseException)) else needs_trust(cls)
+    if method and settings.get("trust") is not True:
+        raise TypeError(
+            f"{cls.__qualname__} has a {method} of its own, which would run as an instance comes "
+            "back from the host. Give trust=True, decorate its methods one by one, or do without "
+            f"{method}."
+        )
 
 
 def _decorate_class(cls: type, hostname: Any, settings: Settings) -> type:
+    _check_class(cls, hostname, settings)
     where: Remotely[Any, Any] = Remotely(cls, hostname, **settings)
     for name, member in list(vars(cls).items()):
         if name.startswith("__") and name != "__call__":

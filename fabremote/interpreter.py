@@ -128,6 +128,9 @@ class Interpreter:
 class RemoteFuture(concurrent.futures.Future[T]):
     """The Future of a submitted call; cancelling it kills the remote process."""
 
+    # What must not be dropped as long as the call runs.
+    _owner: object = None
+
     def __init__(self, name: str, cancel: Callable[[], object]) -> None:
         super().__init__()
         self._name = name

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import queue
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import fabric
@@ -20,14 +22,15 @@ class Target:
     """Where a decorated function runs: connections opened at the first call, and kept.
 
     Made from a host name, a connection, an Invoke context, a group, or a list
-    of any of these.
+    of any of these. What it opened is closed by `close`, once nothing refers to
+    it any more, or at exit.
     """
 
     def __init__(self, where: Any, settings: Mapping[str, Any]) -> None:
         self._where = where
         self._settings = dict(settings)
         self._lock = threading.Lock()
-        self._made: Any = None
+        self._opened: Opened | None = None
         check_where(where, self._settings)
 
     def __repr__(self) -> str:
@@ -36,10 +39,10 @@ class Target:
     def get(self) -> Any:
         """Return the connection or group, made if it isn't yet."""
         with self._lock:
-            if self._made is None:
-                self._made = self._make(self._where)
-                _targets.add(self)
-            return self._made
+            if self._opened is None:
+                self._opened = Opened(self._where, self._make(self._where))
+                _closer.watch(self, self._opened)
+            return self._opened.made
 
     def _make(self, where: Any) -> Any:
         if isinstance(where, str):
@@ -48,33 +51,107 @@ class Target:
             return wrap_group(where)
         if isinstance(where, Context):
             return wrap_context(where)
-        return ThreadingGroup.from_connections([self._make(one) for one in where])
+        return ThreadingGroup.from_connections([self._make(one) for one in each(where)])
 
     def close(self) -> None:
         """Close the connections that this target opened itself."""
         with self._lock:
-            made, self._made = self._made, None
-            _targets.discard(self)
-        if made is None or isinstance(self._where, (Context, fabric.Group)):
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+            _closer.forget(opened)
+
+
+class Opened:
+    """The connection or group made of what a `Target` was given."""
+
+    def __init__(self, where: Any, made: Any) -> None:
+        self.where, self.made = where, made
+
+    def close(self) -> None:
+        """Close it, but for connections that were given."""
+        if isinstance(self.where, (Context, fabric.Group)):
             return
-        given = [one for one in self._where if not isinstance(one, str)] if _many(made) else []
-        for one in made if _many(made) else [made]:
+        many = _many(self.made)
+        given = [one for one in each(self.where) if not isinstance(one, str)] if many else []
+        for one in self.made if many else [self.made]:
             if not any(vars(one) is vars(other) for other in given):
                 one.close()
 
 
-# Those with connections: kept until closed, whoever has let go of the function.
-_targets: set[Target] = set()
+class Closer:
+    """Closes what targets opened that nobody has any more, and all that is left at exit.
+
+    A target is dropped in whatever thread the garbage collector happens to run,
+    which may hold any lock: so a thread of ours does it, as long as there is
+    anything open.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[Opened] = set()
+        self._dropped: queue.SimpleQueue[Opened | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, target: Target, opened: Opened) -> None:
+        """Close ``opened`` once ``target`` is gone."""
+        weakref.finalize(target, self._dropped.put, opened).atexit = False
+        with self._lock:
+            self._open.add(opened)
+            if self._thread is None:
+                name = "fabremote-closer"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._thread.start()
+
+    def forget(self, opened: Opened) -> None:
+        """It is closed."""
+        with self._lock:
+            self._open.discard(opened)
+            if not self._open:
+                self._dropped.put(None)
+
+    def _run(self) -> None:
+        while True:
+            opened = self._dropped.get()
+            if opened is not None:
+                opened.close()
+                self.forget(opened)
+            with self._lock:
+                if not self._open:
+                    self._thread = None
+                    return
+
+    def close(self) -> None:
+        """Close everything."""
+        with self._lock:
+            every = list(self._open)
+        for opened in every:
+            opened.close()
+            self.forget(opened)
 
 
-@atexit.register
-def _close_targets() -> None:
-    for target in list(_targets):
-        target.close()
+_closer = Closer()
+atexit.register(_closer.close)
 
 
 def _many(made: Any) -> bool:
     return isinstance(made, fabric.Group)
+
+
+def each(where: Any) -> Iterator[Any]:
+    """Yield the names and connections in a list, those in its groups and lists included."""
+    for one in where:
+        if isinstance(one, (list, tuple)):
+            yield from each(one)
+        else:
+            yield one
+
+
+def has_names(where: Any) -> bool:
+    """Return whether ``where`` is a host name or has any in it."""
+    if isinstance(where, (str, Context, fabric.Group)):
+        return isinstance(where, str)
+    return any(isinstance(one, str) for one in each(where))
 
 
 def check_where(where: Any, settings: Mapping[str, Any]) -> None:
@@ -99,11 +176,10 @@ def check_where(where: Any, settings: Mapping[str, Any]) -> None:
             f"hostname={where!r:.100} must be a host name, a connection, a group, or a list of "
             "these. Write @remotely('web1'), with parentheses."
         )
-    names = [one for one in where if isinstance(one, str)]
-    if settings and not names:
+    if settings and not has_names(where):
         raise TypeError(f"{', '.join(settings)} can't be given with connections alone.")
-    for one in where:
+    for one in each(where):
         check_where(one, settings if isinstance(one, str) else {})
 
 
-__all__ = ["Target", "check_where"]
+__all__ = ["Target", "check_where", "has_names"]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import abc
+import collections
 import contextlib
+import copy
 import functools
+import gc
 import inspect
 import io
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,7 @@ from fabremote import (
     Remotely,
     RemoteTimeout,
     ResultError,
+    ShippingError,
     ThreadingGroup,
     UntrustedResult,
     remotely,
@@ -72,7 +78,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openssh: Server) -> Pa
 def login(home: Path, openssh: Server) -> Iterator[dict[str, Any]]:
     """What logs in to the server, as arguments of the decorator."""
     yield {"port": openssh.port, "user": openssh.user, "key": openssh.key}
-    targets._close_targets()
+    targets._closer.close()
 
 
 @pytest.fixture(scope="module")
@@ -1039,3 +1045,191 @@ def test_types_are_kept_and_inferred() -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "tests/typing_cases.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What it looks like, and what it can't be
+
+
+def test_a_decorated_function_has_the_attributes_of_its_own(login: dict[str, Any]) -> None:
+    def marked() -> None: ...
+
+    marked.mark = "slow"  # type: ignore[attr-defined]
+    assert Remotely(marked, "127.0.0.1", **login).mark == "slow"  # type: ignore[attr-defined]
+
+    class Base(abc.ABC):
+        @remotely("127.0.0.1", **login)
+        @abc.abstractmethod
+        def go(self) -> int: ...
+
+    with pytest.raises(TypeError, match="abstract"):
+        Base()  # type: ignore[abstract]
+
+
+def test_a_bound_method_knows_its_instance(login: dict[str, Any]) -> None:
+    class Site:
+        @remotely("127.0.0.1", **login)
+        def name(self) -> str:
+            return "docs"
+
+    site = Site()
+    assert site.name.__self__ is site
+
+
+def test_a_class_has_one_place(login: dict[str, Any]) -> None:
+    class Site: ...
+
+    with pytest.raises(TypeError, match="Name one host"):
+        remotely(["127.0.0.1", "127.0.0.2"], **login)(Site)
+
+
+def test_a_class_that_could_not_come_back_is_refused_as_it_is_decorated(
+    login: dict[str, Any],
+) -> None:
+    class Lazy:
+        def __getattr__(self, name: str) -> int:
+            raise AttributeError(name)
+
+        def two(self) -> int:
+            return 2
+
+    with pytest.raises(TypeError, match=r"Lazy has a __getattr__ .* trust=True"):
+        remotely("127.0.0.1", **login)(Lazy)
+    assert remotely("127.0.0.1", trust=True, **login)(Lazy)().two() == 2
+
+
+def test_a_property_and_a_generator_are_refused(login: dict[str, Any]) -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    async def letters() -> AsyncIterator[str]:
+        yield "a"
+
+    for one in (numbers, letters):
+        with pytest.raises(TypeError, match="is a generator function"):
+            Remotely(one, "127.0.0.1", **login)
+    with pytest.raises(TypeError, match="@property above"):
+        Remotely(property(len), "127.0.0.1", **login)  # type: ignore[arg-type]
+
+
+class Worker:
+    def __init__(self) -> None:
+        self.lock: Any = None
+        self.me = self
+
+    def slow(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def itself(self) -> bool:
+        self.me = self
+        return self.me is self
+
+
+def test_a_decorated_classs_methods_go_by_their_own_names(
+    login: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Busy(Worker): ...
+
+    Busy.slow = Worker.slow  # type: ignore[method-assign]
+    remotely("127.0.0.1", timeout=0.3, echo=True, **login)(Busy)
+    with pytest.raises(RemoteTimeout, match=r"Worker\.slow\(\) on"):
+        Busy().slow(60)
+    assert re.search(r"Worker\.slow\(<.*>, 60\)", capsys.readouterr().out)
+    stuck = Busy()
+    stuck.lock = threading.Lock()
+    with pytest.raises(ShippingError, match=r"Worker\.slow\(\) can't be sent: .*\.lock"):
+        stuck.slow(0)
+
+
+def test_an_instance_that_refers_to_itself_still_does(login: dict[str, Any]) -> None:
+    class Own(Worker): ...
+
+    Own.itself = Worker.itself  # type: ignore[method-assign]
+    remotely("127.0.0.1", **login)(Own)
+    own = Own()
+    assert own.itself()
+    assert own.me is own
+
+
+# Connections that nobody has any more
+
+
+def opened() -> int:
+    return len(targets._closer._open)
+
+
+def test_a_dropped_functions_connection_is_closed(login: dict[str, Any]) -> None:
+    before = opened()
+    for _ in range(3):
+        assert Remotely(os.getpid, "127.0.0.1", **login)() != os.getpid()
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while opened() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert opened() == before
+
+
+def test_a_dropped_functions_submitted_call_still_ends(login: dict[str, Any]) -> None:
+    def late(text: str) -> str:
+        time.sleep(0.3)
+        return text.upper()
+
+    future = Remotely(late, "127.0.0.1", **login).submit("done")
+    gc.collect()
+    assert future.result(20) == "DONE"
+
+
+class Log(collections.OrderedDict[str, int]):
+    def note(self, name: str) -> int:
+        self[name] = len(self)
+        self.move_to_end(name, last=False)
+        return len(self)
+
+
+class Bytes(bytearray):
+    def put(self, value: int) -> int:
+        self.append(value)
+        return len(self)
+
+
+class Sized:
+    def __init__(self) -> None:
+        self.__dict__["size"] = 1
+
+    @property
+    def size(self) -> int:
+        return int(self.__dict__["size"])
+
+    def grow(self) -> int:
+        self.__dict__["size"] += 1
+        return self.size
+
+
+def test_containers_of_ones_own_bring_their_content_back(login: dict[str, Any]) -> None:
+    log = remotely("127.0.0.1", **login)(Log)(a=1)
+    assert log.note("b") == 2
+    assert list(log.items()) == [("b", 1), ("a", 1)]
+    content = remotely("127.0.0.1", **login)(Bytes)(b"a")
+    assert content.put(98) == 2
+    assert content == b"ab"
+
+
+def test_state_behind_a_property_of_its_name_comes_back(login: dict[str, Any]) -> None:
+    sized: Any = remotely("127.0.0.1", **login)(Sized)()
+    assert sized.grow() == 2
+    assert sized.grow.submit().result(20) == 3
+    assert sized.size == 3
+
+
+def test_a_copy_of_a_decorated_function_runs_there_too(login: dict[str, Any]) -> None:
+    there = Remotely(os.getpid, "127.0.0.1", **login)
+    assert copy.deepcopy({"fn": there})["fn"] is there
+    assert copy.copy(there) is there
+
+
+def test_a_list_of_lists_and_groups_is_every_host_of_them(login: dict[str, Any]) -> None:
+    connections = [Connection(f"127.0.0.{n}", connect_kwargs={}) for n in (3, 4)]
+    where = ["127.0.0.1", ["127.0.0.2"], ThreadingGroup.from_connections(connections)]
+    made = Remotely(os.getpid, where, **login)._target.get()
+    assert [one.host for one in made] == [f"127.0.0.{n}" for n in (1, 2, 3, 4)]
+    settings = Remotely(os.getpid, "127.0.0.1", **login)
+    assert len(settings.on(connections)._target.get()) == 2

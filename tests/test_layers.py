@@ -31,7 +31,7 @@ LAYERS = (
     {"interpreter"},
     {"connection"},
     {"group", "hosts"},
-    {"decorator", "targets", "tasks", "wrapping"},
+    {"decorator", "stateful", "targets", "tasks", "wrapping"},
     {"__init__"},
     {"doctor", "doctor_host_key", "doctor_interpreters", "doctor_report", "__main__"},
 )

@@ -23,6 +23,15 @@ from . import kinds, loader, paths
 TAGS = type(sys)("_fabremote")
 PROTOCOL = 5 if sys.version_info >= (3, 8) else 4
 
+
+def items_of(obj):
+    """Return a dict's items in its order, past overridden methods."""
+    collections = sys.modules.get("collections")
+    if collections is not None and isinstance(obj, collections.OrderedDict):
+        return collections.OrderedDict.items(obj)
+    return dict.items(obj)
+
+
 # The built-in value inside an object of a subclass, past its overridden methods.
 _ALL = slice(None)
 _BASES = (
@@ -34,7 +43,7 @@ _BASES = (
     (bytearray, lambda obj: bytearray.__getitem__(obj, _ALL)),
     (list, lambda obj: list.__getitem__(obj, _ALL)),
     (tuple, lambda obj: tuple.__getitem__(obj, _ALL)),
-    (dict, lambda obj: dict(dict.items(obj))),
+    (dict, lambda obj: dict(items_of(obj))),
     (set, lambda obj: set(set.__iter__(obj))),
     (frozenset, lambda obj: frozenset(frozenset.__iter__(obj))),
 )

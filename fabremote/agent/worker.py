@@ -207,10 +207,11 @@ def open_streams(encoding):
 CARRIED = "_fabremote_instance"
 
 
-def carry(fn, instance, args, kwargs):
-    """Call a method; return (value, instance), for the caller to take its state back."""
+def carry(*args, **kwargs):
+    """Call a method, ``args[0]``; return (value, instance), for the caller to take its state."""
+    fn, instance = args[:2]
     try:
-        value = fn(instance, *args, **kwargs)
+        value = fn(*args[1:], **kwargs)
         if is_coroutine(value):
             value = run_coroutine(value)
     except BaseException as error:
