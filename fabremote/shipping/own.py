@@ -132,7 +132,10 @@ def create(cls: type, base: Any, value: Any) -> Any:
     new: Any = collections.OrderedDict.__new__ if ordered else kind.__new__
     if value is None or base in EARLY:
         return new(cls)
-    return new(cls, value)
+    made = new(cls, value)
+    if base == "bytearray":
+        bytearray.extend(made, value)
+    return made
 
 
 def fill(obj: Any, args: tuple[Any, ...], state: tuple[Any, ...]) -> None:
