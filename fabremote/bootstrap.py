@@ -37,6 +37,7 @@ AGENT_MODULES = (
     "kinds_arrays",
     "kinds",
     "loader",
+    "sources",
     "answers",
     "processes",
     "worker",

@@ -6,7 +6,6 @@ module lives and whether or not fabremote is installed on this host.
 """
 
 import builtins
-import marshal
 import sys
 from _pickle import Unpickler as _Unpickler
 
@@ -103,13 +102,6 @@ def attribute(module_name, name):
     return found
 
 
-def code(data):
-    """Return the code object in ``data``, made by a Python of this minor version."""
-    made = marshal.loads(data)
-    SHIPPED_FILES.add(made.co_filename)
-    return made
-
-
 def plain(fn):
     """Return the function of a decorator that says where it runs: here it simply runs."""
     return fn
@@ -134,8 +126,14 @@ def typevar(name, constraints, settings):
     return typing.TypeVar(name, *constraints, **settings)
 
 
-def function(code_object, home, name, closure):
-    """Return a function over ``home``'s globals, still without its state."""
+def function(code_object, home, name, closure, names=None):
+    """Return a function over ``home``'s globals, still without its state.
+
+    ``names``: those of the closure's variables, where their order may be another here.
+    """
+    if names is not None and code_object.co_freevars != names:
+        cells = dict(zip(names, closure or ()))
+        closure = tuple([cells[name] for name in code_object.co_freevars])
     return Function(code_object, home.__dict__, name, None, closure)
 
 
@@ -158,14 +156,24 @@ def set_function(made, state):
 
 def cell():
     """Return an empty closure cell."""
-    if False:
-        content = None
-    return (lambda: content).__closure__[0]
+    return variable()[0].__closure__[0]
 
 
 def set_cell(made, state):
-    """Put ``state[0]`` into a cell."""
-    made.cell_contents = state[0]
+    """Put ``state[0]`` into a cell, as Python 3.6 can do it too."""
+    Function(variable()[1].__code__, {}, "write", None, (made,))(state[0])
+
+
+def variable():
+    """Return functions that read and write a variable of their own, not set yet."""
+    if False:
+        content = None
+
+    def write(value):
+        nonlocal content
+        content = value
+
+    return lambda: content, write
 
 
 def method(function_object, instance):

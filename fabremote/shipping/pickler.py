@@ -120,9 +120,13 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_function(self, fn: types.FunctionType) -> Any:
         # The loader's own functions are what payloads are made of.
-        if fn.__module__ == loader.__name__ or self.goes_by_name(fn):
+        if _is_agents(fn) or self.goes_by_name(fn):
             return NotImplemented
-        args = fn.__code__, self.namespace(fn.__globals__), fn.__name__, fn.__closure__
+        code.dump(fn.__code__, self.remote, fn.__globals__)
+        args: tuple[Any, ...] = fn.__code__, self.namespace(fn.__globals__), fn.__name__
+        args += (fn.__closure__,)
+        if fn.__closure__ and not code.is_same(self.remote):
+            args += (fn.__code__.co_freevars,)
         return loader.function, args, self._function_state(fn), None, None, loader.set_function
 
     def _function_state(self, fn: types.FunctionType) -> tuple[Any, ...]:
@@ -163,7 +167,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.files.add(obj.co_filename)
-        return loader.code, (code.dump(obj, self.remote),)
+        return code.dump(obj, self.remote)
 
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":
@@ -181,6 +185,10 @@ class PayloadPickler(_pickle.Pickler):
             return loader.enumeration, args, state, None, None, loader.set_class
         state = classes.attributes(cls), {}
         return loader.skeleton, args, state, None, None, loader.set_class
+
+
+def _is_agents(fn: types.FunctionType) -> bool:
+    return (fn.__module__ or "").startswith(loader.LOCAL_NAME)
 
 
 def _ships(fn: types.FunctionType, name: str) -> bool:
