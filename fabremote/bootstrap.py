@@ -38,6 +38,7 @@ AGENT_MODULES = (
     "kinds",
     "loader",
     "sources",
+    "classes",
     "answers",
     "processes",
     "worker",

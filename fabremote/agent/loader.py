@@ -70,7 +70,10 @@ class Unpickler(_Unpickler):
         if module.startswith(LOCAL_NAME):
             package = __name__.rpartition(".")[0]
             return getattr(sys.modules[package + "." + module[len(LOCAL_NAME) :]], name)
-        return super(Unpickler, self).find_class(module, name)
+        try:
+            return super(Unpickler, self).find_class(module, name)
+        except (AttributeError, ImportError) as error:
+            raise missing(error, module, name)
 
 
 def module(name, file, package):
@@ -88,17 +91,30 @@ def module(name, file, package):
     return found
 
 
+def missing(error, module, name=None):
+    """Return the error for what can't be imported, saying which Python it is missing from."""
+    what = "%s.%s" % (module, name) if name else "module %s" % module
+    version = "%d.%d.%d" % sys.version_info[:3]
+    return type(error)("%s isn't there in Python %s (%s)" % (what, version, error))
+
+
 def imported(name):
     """Import and return the module called ``name``."""
-    __import__(name)
+    try:
+        __import__(name)
+    except ImportError as error:
+        raise missing(error, name)
     return sys.modules[name]
 
 
 def attribute(module_name, name):
     """Return an attribute of a module: how objects compared by identity travel."""
     found = imported(module_name)
-    for part in name.split("."):
-        found = getattr(found, part)
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        raise missing(error, module_name, name)
     return found
 
 
@@ -119,11 +135,52 @@ def lru_cache(wrapped, maxsize, typed):
     return functools.lru_cache(maxsize, typed)(wrapped)
 
 
-def typevar(name, constraints, settings):
-    """Return a type variable."""
-    import typing
+def typing_object(kind, name, args=(), settings={}):  # noqa: B006
+    """Return a type variable, or whatever else a function of typing makes under a name."""
+    return attribute("typing", kind)(name, *args, **settings)
 
-    return typing.TypeVar(name, *constraints, **settings)
+
+def cached_property(wrapped, name):
+    """Return a property that keeps its value in the instance."""
+    import functools
+
+    made = getattr(functools, "cached_property", CachedProperty)(wrapped)
+    made.attrname = name
+    return made
+
+
+class CachedProperty:
+    """The same for Python 3.6 and 3.7."""
+
+    def __init__(self, wrapped):
+        self.func = wrapped
+        self.__doc__ = wrapped.__doc__
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        value = instance.__dict__[self.attrname] = self.func(instance)
+        return value
+
+
+def rewrapped(module_name, name, wrapped):
+    """Return a function as decorated by a decorator of the standard library."""
+    return attribute(module_name, name)(wrapped)
+
+
+def singledispatch():
+    """Return a generic function, still without its implementations."""
+    return attribute("functools", "singledispatch")(lambda *args: None)
+
+
+def set_singledispatch(made, state):
+    """Give a generic function its implementations: {type: function}."""
+    registry, attributes, special = state
+    for cls, implementation in registry.items():
+        made.register(cls, implementation)
+    made.__dict__.update(attributes)
+    for name, value in special.items():
+        setattr(made, name, value)
 
 
 def function(code_object, home, name, closure, names=None):
@@ -179,39 +236,6 @@ def variable():
 def method(function_object, instance):
     """Return a bound method."""
     return Method(function_object, instance)
-
-
-def skeleton(number, metaclass, name, bases, namespace):
-    """Return a class without its attributes, which follow in `set_class`."""
-    made = metaclass(name, bases, dict(namespace))
-    CLASSES[made] = number
-    return made
-
-
-def enumeration(number, metaclass, name, bases, namespace, members):
-    """Return an enum class with its members, aliases included, but without its methods."""
-    body = metaclass.__prepare__(name, bases)
-    for key, value in namespace.items():
-        body[key] = value
-    for key, value in members:
-        body[key] = value
-    made = metaclass(name, bases, body)
-    CLASSES[made] = number
-    return made
-
-
-def set_class(made, state):
-    """Set a class's attributes, and the attributes of its members if it is an enum."""
-    attributes, members = state
-    for name, value in attributes.items():
-        if name == "__init_subclass__":
-            # Not before all are there: it has run, where the classes are from.
-            LAST.append((made, value))
-        else:
-            # Past a metaclass's own __setattr__: this rebuilds, it does not assign.
-            type.__setattr__(made, name, value)
-    for name, values in members.items():
-        made.__members__[name].__dict__.update(values)
 
 
 class BundleFinder:

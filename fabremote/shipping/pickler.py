@@ -7,6 +7,7 @@ import builtins
 import contextlib
 import dataclasses
 import functools
+import operator
 import sys
 import types
 import typing
@@ -16,6 +17,7 @@ from typing import Any
 from fabric.group import Group
 from invoke.context import Context
 
+from fabremote.agent import classes as agent_classes
 from fabremote.agent import loader
 from fabremote.bootstrap import RemotePython
 from fabremote.shipping import classes, code, modules
@@ -122,6 +124,8 @@ class PayloadPickler(_pickle.Pickler):
         # The loader's own functions are what payloads are made of.
         if _is_agents(fn) or self.goes_by_name(fn):
             return NotImplemented
+        if id(fn.__code__) in _WRAPPERS or fn.__code__ is _DISPATCHING:
+            return _library_function(self, fn)
         code.dump(fn.__code__, self.remote, fn.__globals__)
         args: tuple[Any, ...] = fn.__code__, self.namespace(fn.__globals__), fn.__name__
         args += (fn.__closure__,)
@@ -174,17 +178,32 @@ class PayloadPickler(_pickle.Pickler):
             name = _NAMED_TYPES.get(id(cls))
             return NotImplemented if name is None else (loader.attribute, ("types", name))
         if self.goes_by_name(cls):
-            return NotImplemented
+            public = classes.public_name(cls)
+            return NotImplemented if public is None else (loader.attribute, public)
         number = len(self.classes)
         self.classes.append(cls)
-        args: tuple[Any, ...] = (number, type(cls), cls.__name__, cls.__bases__)
-        args += (classes.namespace(cls),)
+        return (*self._class(cls, number), None, None, agent_classes.set_class)
+
+    def _class(self, cls: Any, number: int) -> tuple[Any, tuple[Any, ...], Any]:
+        """Return what makes a class there, its arguments, and the state that fills it in."""
+        namespace, more = classes.namespace(cls), classes.more(cls)
+        named: tuple[Any, ...] = number, type(cls), cls.__name__, cls.__bases__, namespace
         if classes.is_enum(cls):
-            state = classes.enum_attributes(cls), classes.member_attributes(cls)
-            args += (classes.members(cls),)
-            return loader.enumeration, args, state, None, None, loader.set_class
-        state = classes.attributes(cls), {}
-        return loader.skeleton, args, state, None, None, loader.set_class
+            more["members"] = classes.member_attributes(cls)
+            args = (*named, classes.members(cls), classes.enum_settings(cls))
+            return agent_classes.enumeration, args, (classes.enum_attributes(cls), more)
+        if classes.is_namedtuple(cls):
+            args = (number, cls.__name__, cls._fields, cls.__bases__, namespace)
+            more["defaults"] = cls.__new__.__defaults__
+            return agent_classes.namedtuple, args, (classes.namedtuple_attributes(cls), more)
+        if classes.is_typed_dict(cls):
+            args = (number, cls.__name__, [*cls.__annotations__], cls.__total__, namespace)
+            return agent_classes.typed_dict, args, (classes.typed_dict_attributes(cls), more)
+        attributes = classes.attributes
+        if classes.is_dataclass(cls):
+            attributes = classes.dataclass_attributes
+            more["dataclass"] = classes.dataclass_parts(cls)
+        return agent_classes.skeleton, named, (attributes(cls), more)
 
 
 def _is_agents(fn: types.FunctionType) -> bool:
@@ -242,7 +261,61 @@ def _typevar(pickler: PayloadPickler, var: typing.TypeVar) -> Any:
         return NotImplemented
     names = ("bound", "covariant", "contravariant")
     settings = {name: value for name in names if (value := getattr(var, f"__{name}__"))}
-    return loader.typevar, (var.__name__, var.__constraints__, settings)
+    return loader.typing_object, ("TypeVar", var.__name__, var.__constraints__, settings)
+
+
+def _named(pickler: PayloadPickler, obj: Any) -> Any:
+    """A ParamSpec, a TypeVarTuple or a NewType: made anew unless it can be imported there."""
+    if modules.by_reference(obj.__module__):
+        pickler.need(obj.__module__)
+        return NotImplemented
+    more = (obj.__supertype__,) if isinstance(obj, typing.NewType) else ()
+    return loader.typing_object, (type(obj).__name__, obj.__name__, more)
+
+
+def _union(_: PayloadPickler, union: types.UnionType) -> Any:
+    # As every version can say it.
+    return operator.getitem, (typing.Union, union.__args__)
+
+
+def _generic_alias(pickler: PayloadPickler, alias: types.GenericAlias) -> Any:
+    if pickler.remote.version >= (3, 9):
+        return NotImplemented
+    name = alias.__origin__.__name__
+    older = getattr(typing, _OLDER_NAMES.get(name, name), None)
+    return (operator.getitem, (older, alias.__args__)) if older is not None else NotImplemented
+
+
+_OLDER_NAMES = {
+    **{kind.__name__: kind.__name__.title() for kind in (list, dict, tuple, set, type)},
+    "frozenset": "FrozenSet",
+    "defaultdict": "DefaultDict",
+    "deque": "Deque",
+}
+
+
+def _library_function(pickler: PayloadPickler, fn: types.FunctionType) -> Any:
+    """Return how a function that a decorator of the standard library returned is made there."""
+    name = _WRAPPERS.get(id(fn.__code__))
+    if name is not None:
+        return loader.rewrapped, ("contextlib", name, _closure(fn)["func"])
+    special = {key: getattr(fn, key) for key in ("__name__", "__qualname__", "__module__")}
+    special["__doc__"] = fn.__doc__
+    methods = ("register", "dispatch", "registry", "_clear_cache")
+    attributes = {key: value for key, value in vars(fn).items() if key not in methods}
+    state = dict(fn.registry), attributes, special  # type: ignore[attr-defined]
+    return loader.singledispatch, (), state, None, None, loader.set_singledispatch
+
+
+def _closure(fn: types.FunctionType) -> dict[str, Any]:
+    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells}
+
+
+# Code that a decorator gives all that it returns, by the decorator's name.
+_CONTEXTS: tuple[Any, ...] = (contextlib.contextmanager, contextlib.asynccontextmanager)
+_WRAPPERS = {id(each(lambda: None).__code__): each.__name__ for each in _CONTEXTS}
+_DISPATCHING = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
 
 
 _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
@@ -257,10 +330,15 @@ _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     staticmethod: lambda _, obj: (staticmethod, (obj.__func__,)),
     classmethod: lambda _, obj: (classmethod, (obj.__func__,)),
     functools.cached_property: lambda _, obj: (
-        functools.cached_property,
-        (obj.func,),
-        {"attrname": obj.attrname},
+        loader.cached_property,
+        (obj.func, obj.attrname),
     ),
     type(functools.lru_cache(lambda: None)): _lru_cache,
     typing.TypeVar: _typevar,
+    typing.ParamSpec: _named,
+    typing.NewType: _named,
+    types.UnionType: _union,
+    types.GenericAlias: _generic_alias,
 }
+if sys.version_info >= (3, 11):
+    _HANDLERS[typing.TypeVarTuple] = _named

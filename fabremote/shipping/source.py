@@ -245,12 +245,12 @@ def locate(code: CodeType, values: dict[str, Any] | None = None) -> Source:
     """Return the source of ``code``, whose globals are ``values``; raise `Unknown`."""
     file = code.co_filename
     lines = linecache.getlines(file, values)
-    found = lines and _locate(code, lines, values)
+    found = _locate(code, lines, values) if lines else None
     if not found:
         # linecache may have had another state of the file.
         linecache.checkcache(file)
         again = linecache.getlines(file, values)
-        found = again != lines and _locate(code, again, values)
+        found = _locate(code, again, values) if again != lines else None
         lines = again
     if not lines:
         raise Unknown(f"its source isn't known: there is no file {file!r}")

@@ -1,0 +1,200 @@
+"""Rebuilds classes that travel by value, each kind as this Python itself would make it.
+
+A class comes first without its attributes, so that they may refer to it, and
+is filled in by `set_class`. What Python's own libraries generate (the methods of
+dataclasses and named tuples, the tables of enums and protocols) does not
+travel; it is made here, by the library of this version.
+"""
+
+import sys
+
+from . import loader
+
+# Classes that aren't filled in yet, and those that wait for them: [(class, state)].
+UNFINISHED = set()  # type: set[type]
+WAITING = []  # type: list[tuple[type, tuple[object, ...]]]
+# Alternatives to what dataclasses of this version lacks.
+KEYWORD_ONLY = (3, 10)
+
+
+def entered(number, made):
+    """Note a class of the caller's under its number."""
+    loader.CLASSES[made] = number
+    UNFINISHED.add(made)
+    return made
+
+
+def skeleton(number, metaclass, name, bases, namespace):
+    """Return a class without its attributes, which follow in `set_class`."""
+    if sys.version_info < (3, 7) and "__orig_bases__" in namespace:
+        bases = namespace.pop("__orig_bases__")
+    # Not by a metaclass of the caller's: it has run, where the class is from.
+    for maker in metaclass.__mro__:
+        if maker not in loader.CLASSES:
+            break
+    return entered(number, maker.__new__(metaclass, name, bases, dict(namespace)))
+
+
+def enumeration(number, metaclass, name, bases, namespace, members, settings):
+    """Return an enum class with its members, aliases included, but without its methods."""
+    body = metaclass.__prepare__(name, bases)
+    for key, value in namespace.items():
+        body[key] = value
+    for key, value in members:
+        body[key] = value
+    if sys.version_info < (3, 11):
+        settings = {}
+    return entered(number, metaclass(name, bases, body, **settings))
+
+
+def namedtuple(number, name, fields, bases, namespace):
+    """Return a named tuple's class, still without its defaults and attributes."""
+    import collections
+
+    made = collections.namedtuple(name, fields, rename=True)
+    if bases != made.__bases__:
+        made.__bases__ = bases
+    return entered(number, described(made, namespace))
+
+
+def typed_dict(number, name, names, total, namespace):
+    """Return a TypedDict's class."""
+    import typing
+
+    made = typing.TypedDict(name, dict.fromkeys(names, object), total=total)
+    return entered(number, described(made, namespace))
+
+
+def described(made, namespace):
+    """Return a class with the names and the docstring that it has on the other side."""
+    for name, value in namespace.items():
+        type.__setattr__(made, name, value)
+    return made
+
+
+def set_class(made, state):
+    """Fill in a class: (attributes, more)."""
+    if "dataclass" not in state[1]:
+        finish(made, state)
+    else:
+        WAITING.append((made, state))
+    # A dataclass looks at those that it inherits from.
+    ready = True
+    while ready:
+        ready = [each for each in WAITING if not UNFINISHED.intersection(each[0].__mro__[1:])]
+        for each in ready:
+            WAITING.remove(each)
+            finish(*each)
+
+
+def finish(made, state):
+    """Set a class's attributes, and make what its kind has more."""
+    attributes, more = state
+    if "dataclass" in more:
+        if "__post_init__" in attributes:
+            made.__post_init__ = attributes["__post_init__"]
+        dataclass(made, *more["dataclass"])
+    for name, value in attributes.items():
+        if name == "__init_subclass__":
+            # Not before all are there: it has run, where the classes are from.
+            loader.LAST.append((made, value))
+        else:
+            # Past a metaclass's own __setattr__: this rebuilds, it does not assign.
+            type.__setattr__(made, name, value)
+    for name, values in more.get("members", {}).items():
+        made.__members__[name].__dict__.update(values)
+    if "defaults" in more:
+        made.__new__.__defaults__ = more["defaults"]
+    for cls in more.get("registered", ()):
+        made.register(cls)
+    if "protocol" in more and sys.version_info >= (3, 12):
+        protocol(made, attributes.get("_is_runtime_protocol"))
+    UNFINISHED.discard(made)
+
+
+def protocol(made, checked):
+    """Let a protocol know its members, which came after it was made."""
+    import typing
+
+    type.__setattr__(made, "__protocol_attrs__", typing._get_protocol_attrs(made))
+    if checked:
+        typing.runtime_checkable(made)
+
+
+def dataclass(made, parameters, fields, keywords, with_state):
+    """Make a class a dataclass with these fields: [(name, kind, settings of field())]."""
+    dataclasses, typing = loader.imported("dataclasses"), loader.imported("typing")
+    old = sys.version_info < KEYWORD_ONLY
+    kinds = {"": object, "class": typing.ClassVar, "init": dataclasses.InitVar}
+    slots = {}
+    for name, kind, settings in fields:
+        if name in made.__dict__:
+            slots[name] = made.__dict__[name]
+        if old:
+            settings.pop("kw_only", None)
+        if kind != "class":
+            type.__setattr__(made, name, dataclasses.field(**settings))
+    made.__annotations__ = {name: kinds[kind] for name, kind, _ in fields}
+    written = old and keywords and parameters["init"]
+    # As it would order them, or refuse to.
+    wanted = dict(parameters, init=False) if written else parameters
+    dataclasses.dataclass(**wanted)(made)
+    for name, descriptor in slots.items():
+        type.__setattr__(made, name, descriptor)
+    if written:
+        made.__init__ = initializer(made, dataclasses, keywords)
+    if with_state:
+        made.__getstate__ = getattr(dataclasses, "_dataclass_getstate", get_state)
+        made.__setstate__ = getattr(dataclasses, "_dataclass_setstate", set_state)
+
+
+def initializer(made, dataclasses, keywords):
+    """Return a dataclass's __init__ with keyword-only arguments, for a Python without them."""
+    missing, given = dataclasses.MISSING, object()
+    names = {"give": object.__setattr__, "given": given}
+    plain, named, body, variables = [], [], [], []
+    for name, field in made.__dataclass_fields__.items():
+        if field._field_type is dataclasses._FIELD_CLASSVAR:
+            continue
+        value = name
+        if field.default_factory is not missing:
+            names["f_" + name] = field.default_factory
+            value = (
+                "f_%s() if %s is given else %s" % (name, name, name)
+                if field.init
+                else ("f_%s()" % name)
+            )
+            default = "=given"
+        else:
+            names["d_" + name] = field.default
+            default = "" if field.default is missing else "=d_" + name
+            if not field.init:
+                value = None
+        if field.init:
+            (named if name in keywords else plain).append(name + default)
+        if field._field_type is dataclasses._FIELD_INITVAR:
+            variables.append(name)
+        elif value is not None:
+            body.append("give(self, %r, %s)" % (name, value))
+    if hasattr(made, "__post_init__"):
+        body.append("self.__post_init__(%s)" % ", ".join(variables))
+    arguments = ["self"] + plain + ["*"] + named if named else ["self"] + plain
+    text = "def __init__(%s):\n %s" % (", ".join(arguments), "\n ".join(body or ["pass"]))
+    exec(text, names)
+    return names["__init__"]
+
+
+def get_state(self):
+    """The state of a frozen dataclass with slots."""
+    return [getattr(self, name) for name in fields_of(self)]
+
+
+def set_state(self, state):
+    """Give a frozen dataclass with slots its state."""
+    for name, value in zip(fields_of(self), state):
+        object.__setattr__(self, name, value)
+
+
+def fields_of(obj):
+    """Return the names of a dataclass's fields."""
+    return [field.name for field in sys.modules["dataclasses"].fields(obj)]
