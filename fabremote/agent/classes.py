@@ -35,16 +35,33 @@ def skeleton(number, metaclass, name, bases, namespace):
     return entered(number, maker.__new__(metaclass, name, bases, dict(namespace)))
 
 
-def enumeration(number, metaclass, name, bases, namespace, members, settings):
-    """Return an enum class with its members, aliases included, but without its methods."""
+def enumeration(number, metaclass, name, bases, namespace, members, settings, kind=None):
+    """Return an enum class with its members, aliases included, but without its methods.
+
+    ``kind``: the built-in type of members that a ``__new__`` of its own made;
+    their values are then (what they are, value).
+    """
     body = metaclass.__prepare__(name, bases)
     for key, value in namespace.items():
         body[key] = value
+    if kind is not None:
+        body["__new__"] = member_maker(kind)
     for key, value in members:
         body[key] = value
     if sys.version_info < (3, 11):
         settings = {}
     return entered(number, metaclass(name, bases, body, **settings))
+
+
+def member_maker(kind):
+    """Return a __new__ for members: of (what it is, value)."""
+
+    def new(cls, plain, value):
+        made = object.__new__(cls) if kind is object else kind.__new__(cls, plain)
+        made._value_ = value
+        return made
+
+    return new
 
 
 def namedtuple(number, name, fields, bases, namespace):
@@ -59,9 +76,7 @@ def namedtuple(number, name, fields, bases, namespace):
 
 def typed_dict(number, name, names, total, namespace):
     """Return a TypedDict's class."""
-    import typing
-
-    made = typing.TypedDict(name, dict.fromkeys(names, object), total=total)
+    made = loader.attribute("typing", "TypedDict")(name, dict.fromkeys(names, object), total=total)
     return entered(number, described(made, namespace))
 
 

@@ -161,6 +161,27 @@ def members(cls: Any) -> list[tuple[str, Any]]:
     return [(name, member._value_) for name, member in cls.__members__.items()]
 
 
+_PLAIN: dict[type, Any] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    bytes: lambda member: bytes.__getitem__(member, slice(None)),
+    tuple: lambda member: tuple.__getitem__(member, slice(None)),
+    object: lambda member: None,
+}
+
+
+def made_members(cls: Any) -> tuple[list[tuple[str, Any]], type] | None:
+    """Return (members, built-in type) if a ``__new__`` of the enum's own makes them."""
+    new = getattr(cls, "_new_member_", None) or getattr(cls, "__new_member__", None)
+    if not isinstance(new, types.FunctionType) or new.__module__ == "enum":
+        return None
+    kind = next(kind for kind in _PLAIN if issubclass(cls, kind))
+    return [
+        (name, (_PLAIN[kind](member), member._value_)) for name, member in cls.__members__.items()
+    ], kind
+
+
 def member_attributes(cls: Any) -> dict[str, dict[str, Any]]:
     """Return what an enum's own __init__ or __new__ set on its members."""
     made = {"_value_", "_name_", "__objclass__", "_sort_order_"}

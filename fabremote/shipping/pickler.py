@@ -7,6 +7,7 @@ import builtins
 import contextlib
 import dataclasses
 import functools
+import inspect
 import operator
 import sys
 import types
@@ -190,7 +191,8 @@ class PayloadPickler(_pickle.Pickler):
         named: tuple[Any, ...] = number, type(cls), cls.__name__, cls.__bases__, namespace
         if classes.is_enum(cls):
             more["members"] = classes.member_attributes(cls)
-            args = (*named, classes.members(cls), classes.enum_settings(cls))
+            members, *kind = classes.made_members(cls) or (classes.members(cls),)
+            args = (*named, members, classes.enum_settings(cls), *kind)
             return agent_classes.enumeration, args, (classes.enum_attributes(cls), more)
         if classes.is_namedtuple(cls):
             args = (number, cls.__name__, cls._fields, cls.__bases__, namespace)
@@ -307,6 +309,13 @@ def _library_function(pickler: PayloadPickler, fn: types.FunctionType) -> Any:
     return loader.singledispatch, (), state, None, None, loader.set_singledispatch
 
 
+def _context_manager(_: PayloadPickler, manager: Any) -> Any:
+    """A context manager that was not entered yet, as decorators keep one."""
+    if inspect.getgeneratorstate(manager.gen) != inspect.GEN_CREATED:
+        return NotImplemented
+    return type(manager), (manager.func, manager.args, manager.kwds)
+
+
 def _closure(fn: types.FunctionType) -> dict[str, Any]:
     cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
     return {name: cell.cell_contents for name, cell in cells}
@@ -338,6 +347,7 @@ _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     typing.ParamSpec: _named,
     typing.NewType: _named,
     types.UnionType: _union,
+    type(_CONTEXTS[0](lambda: iter(()))()): _context_manager,
     types.GenericAlias: _generic_alias,
 }
 if sys.version_info >= (3, 11):
