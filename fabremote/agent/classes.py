@@ -28,11 +28,12 @@ def skeleton(number, metaclass, name, bases, namespace):
     """Return a class without its attributes, which follow in `set_class`."""
     if sys.version_info < (3, 7) and "__orig_bases__" in namespace:
         bases = namespace.pop("__orig_bases__")
-    # Not by a metaclass of the caller's: it has run, where the class is from.
-    for maker in metaclass.__mro__:
-        if maker not in loader.CLASSES:
-            break
-    return entered(number, maker.__new__(metaclass, name, bases, dict(namespace)))
+    return entered(number, maker(metaclass).__new__(metaclass, name, bases, dict(namespace)))
+
+
+def maker(metaclass):
+    """Return what makes classes for a metaclass: not the caller's own code, which has run."""
+    return next(each for each in metaclass.__mro__ if each not in loader.CLASSES)
 
 
 def enumeration(number, metaclass, name, bases, namespace, members, settings, kind=None):
@@ -128,10 +129,10 @@ def finish(made, state):
 
 
 def protocol(made, checked):
-    """Let a protocol know its members, which came after it was made."""
+    """Let a protocol find its members, which came after it was made."""
     import typing
 
-    type.__setattr__(made, "__protocol_attrs__", typing._get_protocol_attrs(made))
+    maker(type(made)).__init__(made, made.__name__, made.__bases__, {})
     if checked:
         typing.runtime_checkable(made)
 

@@ -26,6 +26,7 @@ _MADE = frozenset(
         "__parameters__",
         "__protocol_attrs__",
         "__non_callable_proto_members__",
+        "__callable_proto_members_only__",
         "_is_protocol",
         "__classcell__",
         "__classdictcell__",
@@ -256,7 +257,8 @@ def dataclass_attributes(cls: type) -> dict[str, Any]:
 
 
 def _is_generated(value: Any) -> bool:
-    code = getattr(value, "__code__", None)
+    # One wraps __repr__, against cycles.
+    code = getattr(getattr(value, "__wrapped__", value), "__code__", None)
     return code is not None and code.co_filename in ("<string>", dataclasses.__file__)
 
 
@@ -293,12 +295,12 @@ def is_namedtuple(cls: type) -> bool:
 
 def namedtuple_attributes(cls: Any) -> dict[str, Any]:
     """Return what a NamedTuple's statement added to the class."""
-    fresh = vars(collections.namedtuple("fresh", cls._fields, rename=True))
+    fresh: Any = collections.namedtuple("fresh", cls._fields, rename=True)
     kept = ("_field_defaults", "__annotations__")
     return {
         name: value
         for name, value in attributes(cls).items()
-        if name in kept or not _is_namedtuples(name, value, fresh)
+        if name in kept or not _is_namedtuples(name, value, vars(fresh))
     }
 
 

@@ -125,7 +125,7 @@ class PayloadPickler(_pickle.Pickler):
         # The loader's own functions are what payloads are made of.
         if _is_agents(fn) or self.goes_by_name(fn):
             return NotImplemented
-        if id(fn.__code__) in _WRAPPERS or fn.__code__ is _DISPATCHING:
+        if id(fn.__code__) in _LIBRARY_CODES:
             return _library_function(self, fn)
         code.dump(fn.__code__, self.remote, fn.__globals__)
         args: tuple[Any, ...] = fn.__code__, self.namespace(fn.__globals__), fn.__name__
@@ -257,9 +257,17 @@ def _lru_cache(pickler: PayloadPickler, cached: Any) -> Any:
     return loader.lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
 
 
+def _is_importable(pickler: PayloadPickler, obj: Any) -> bool:
+    """Whether the far side can import what typing made under a name."""
+    found = getattr(sys.modules.get(obj.__module__), obj.__name__, None)
+    if found is not obj or not modules.by_reference(obj.__module__):
+        return False
+    pickler.need(obj.__module__)
+    return True
+
+
 def _typevar(pickler: PayloadPickler, var: typing.TypeVar) -> Any:
-    if modules.by_reference(var.__module__):
-        pickler.need(var.__module__)
+    if _is_importable(pickler, var):
         return NotImplemented
     names = ("bound", "covariant", "contravariant")
     settings = {name: value for name in names if (value := getattr(var, f"__{name}__"))}
@@ -268,8 +276,7 @@ def _typevar(pickler: PayloadPickler, var: typing.TypeVar) -> Any:
 
 def _named(pickler: PayloadPickler, obj: Any) -> Any:
     """A ParamSpec, a TypeVarTuple or a NewType: made anew unless it can be imported there."""
-    if modules.by_reference(obj.__module__):
-        pickler.need(obj.__module__)
+    if _is_importable(pickler, obj):
         return NotImplemented
     more = (obj.__supertype__,) if isinstance(obj, typing.NewType) else ()
     return loader.typing_object, (type(obj).__name__, obj.__name__, more)
@@ -301,6 +308,9 @@ def _library_function(pickler: PayloadPickler, fn: types.FunctionType) -> Any:
     name = _WRAPPERS.get(id(fn.__code__))
     if name is not None:
         return loader.rewrapped, ("contextlib", name, _closure(fn)["func"])
+    if fn.__code__ is _DISPATCHING_METHOD:
+        parts, method = _closure(fn), fn.register.__self__  # type: ignore[attr-defined]
+        return _DispatchMethod.__get__, (method, parts["obj"], parts["cls"])
     special = {key: getattr(fn, key) for key in ("__name__", "__qualname__", "__module__")}
     special["__doc__"] = fn.__doc__
     methods = ("register", "dispatch", "registry", "_clear_cache")
@@ -324,7 +334,10 @@ def _closure(fn: types.FunctionType) -> dict[str, Any]:
 # Code that a decorator gives all that it returns, by the decorator's name.
 _CONTEXTS: tuple[Any, ...] = (contextlib.contextmanager, contextlib.asynccontextmanager)
 _WRAPPERS = {id(each(lambda: None).__code__): each.__name__ for each in _CONTEXTS}
+_DispatchMethod: Any = functools.singledispatchmethod
 _DISPATCHING = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
+_DISPATCHING_METHOD = _DispatchMethod(lambda _: None).__get__(object(), object).__code__
+_LIBRARY_CODES = {*_WRAPPERS, id(_DISPATCHING), id(_DISPATCHING_METHOD)}
 
 
 _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
@@ -343,6 +356,11 @@ _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
         (obj.func, obj.attrname),
     ),
     type(functools.lru_cache(lambda: None)): _lru_cache,
+    functools.singledispatchmethod: lambda _, obj: (
+        loader.rewrapped,
+        ("functools", "singledispatchmethod", obj.func),
+        {"dispatcher": obj.dispatcher},
+    ),
     typing.TypeVar: _typevar,
     typing.ParamSpec: _named,
     typing.NewType: _named,

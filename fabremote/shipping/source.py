@@ -216,11 +216,13 @@ def _writings(lines: list[str], place: Place, code: CodeType) -> Iterator[Writin
     body = body if body.endswith("\n") else body + "\n"
     before = "".join(lines[first - 1 : node.lineno - 1])
     indent = body[: len(body) - len(body.lstrip())]
-    # The first line of a function's code is that of its first decorator.
-    decorator = f"{indent}@_\n" + "\n" * (node.lineno - first - 1) if before else ""
     for head in _heads(place.chain, code):
         if len(head) < first:
-            yield Writing("".join(f"{line}\n" for line in head) + decorator, body, before, None)
+            lead = " " * (len(head) - len(indent))
+            # The first line of a function's code is that of its first decorator.
+            decorator = f"{lead}{indent}@_\n" + "\n" * (node.lineno - first - 1) if before else ""
+            made_up = "".join(f"{line}\n" for line in head) + decorator
+            yield Writing(made_up, lead + body, before, before + body if lead else None)
 
 
 def _lambda_writings(lines: list[str], place: Place, code: CodeType) -> Iterator[Writing]:

@@ -55,7 +55,12 @@ class Text:
         self.node, self.lines, self.future = node, found.lines, found.future
         self._first = node.lineno
         self._column = node.col_offset if isinstance(node, ast.Lambda) else 0
-        self.data = found.body.encode()
+        body = found.body.encode()
+        # What was put before it, so that it is deeper than what is around it.
+        self._lead = b" " * (
+            0 if isinstance(node, ast.Lambda) else _indent(body) - node.col_offset
+        )
+        self.data = body[len(self._lead) :]
 
     def offset(self, point: Point) -> int:
         """Return the place of a point in `data`."""
@@ -78,7 +83,11 @@ class Text:
         for edit in sorted(edits, key=lambda edit: (edit.start, edit.end), reverse=True):
             start, end = self.offset(edit.start), self.offset(edit.end)
             data = data[:start] + edit.text.encode() + data[end:]
-        return data.decode()
+        return (self._lead + data).decode()
+
+
+def _indent(line: bytes) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def start_of(node: Any) -> Point:
@@ -244,8 +253,9 @@ def _annotations(node: ast.AST, parent: ast.AST | None) -> Iterator[ast.expr]:
 
 
 def _is_new_annotation(annotation: ast.expr, text: Text, version: Version) -> bool:
-    if text.future and version < (3, 7):
-        return True
+    if text.future:
+        # From 3.7 on it is a text there too.
+        return version < (3, 7)
     for node in ast.walk(annotation):
         if isinstance(node, ast.Subscript) and version < (3, 9):
             return True

@@ -379,6 +379,8 @@ class Context:
 
 class Attributes:
     def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
         return name.upper()
 
     def __getitem__(self, key):

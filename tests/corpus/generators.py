@@ -118,11 +118,6 @@ async def awaits_in_a_comprehension():
     return [await later(i) for i in (2, 3)]
 
 
-@case([[0, 1], [0, 1]], since=(3, 11), why="asynchronous comprehension inside another")
-async def async_comprehension_inside():
-    return [[i async for i in ticks(2)] for _ in range(2)]
-
-
 class Countdown:
     def __init__(self, n):
         self.n = n

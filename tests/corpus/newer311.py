@@ -43,6 +43,16 @@ def starred_annotation(*args: *tuple[int, ...]):
     return inner(*args)
 
 
+async def ticks(n):
+    for i in range(n):
+        yield i
+
+
+@case([[0, 1], [0, 1]], since=(3, 11), why="asynchronous comprehension inside another")
+async def async_comprehension_inside():
+    return [[i async for i in ticks(2)] for _ in range(2)]
+
+
 class Mode(enum.StrEnum):
     ON = enum.auto()
     OFF = enum.auto()
