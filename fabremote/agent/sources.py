@@ -135,7 +135,9 @@ class Filler:
         cls.spec = module.__spec__
         for file in LINES:
             module.cache[file] = Entry(module, file)
-        return type(module.__spec__)(name, cls)
+        # The import goes on with a module's own spec, and would load it again.
+        module.__spec__ = type(cls.spec)(name, cls)
+        return module.__spec__
 
     @staticmethod
     def create_module(spec):

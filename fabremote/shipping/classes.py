@@ -295,7 +295,8 @@ def is_namedtuple(cls: type) -> bool:
 
 def namedtuple_attributes(cls: Any) -> dict[str, Any]:
     """Return what a NamedTuple's statement added to the class."""
-    fresh: Any = collections.namedtuple("fresh", cls._fields, rename=True)
+    make: Any = collections.namedtuple
+    fresh = make("fresh", cls._fields, rename=True)
     kept = ("_field_defaults", "__annotations__")
     return {
         name: value

@@ -216,7 +216,8 @@ def _writings(lines: list[str], place: Place, code: CodeType) -> Iterator[Writin
     body = body if body.endswith("\n") else body + "\n"
     before = "".join(lines[first - 1 : node.lineno - 1])
     indent = body[: len(body) - len(body.lstrip())]
-    for head in _heads(place.chain, code):
+    for around in _heads(place.chain, code):
+        head = around or (["if 1:"] if indent else [])
         if len(head) < first:
             lead = " " * (len(head) - len(indent))
             # The first line of a function's code is that of its first decorator.

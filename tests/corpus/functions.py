@@ -314,6 +314,23 @@ def in_branches(flag):
     return found
 
 
+for _ in range(1):
+    if FACTOR:
+
+        @functools.wraps(double)
+        def in_a_block(x):
+            import math
+
+            return math.floor(x + FACTOR)
+
+    try:
+        class InABlock:
+            def method(self):
+                return __class__.__name__
+    finally:
+        pass
+
+
 THREE = [lambda x: x + 1, lambda x: x + 2, lambda x: x * 10]
 PER_LINE = {
     "a": lambda x: (
@@ -354,3 +371,5 @@ add("partial of a partial", functools.partial(functools.partial(double), 4), 8)
 add("partial of a lambda", functools.partial(lambda a, b: [a, b], b=2), [1, 2], 1)
 add("builtin", len, 2, "ab")
 add("method of a builtin", "a-b".split, ["a", "b"], "-")
+add("in a block", in_a_block, 4, 1.5)
+add("method of a class in a block", InABlock().method, "InABlock")
