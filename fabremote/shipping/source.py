@@ -11,9 +11,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import linecache
+import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any, TypeAlias
 
@@ -36,24 +37,15 @@ _COMPARED = (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Unit:
-    """The text of a file, as it was when it was first looked at."""
+    """A parsed part of a file, and a statement that imports what the file imports for all to see.
 
-    lines: list[str]
+    Calls of such names' attributes are compiled differently.
+    """
+
     tree: ast.Module
-    _imported: str | None = field(default=None)
-
-    @property
-    def imports(self) -> str:
-        """A statement that imports what the file imports for all to see.
-
-        Calls of such names' attributes are compiled differently.
-        """
-        if self._imported is None:
-            names = sorted(set(_imported(self.tree.body)))
-            self._imported = f"\nimport {','.join(names)}\n" if names else ""
-        return self._imported
+    imports: str
 
 
 @dataclass(frozen=True)
@@ -69,23 +61,80 @@ class Source:
     future: bool
     before: str
     shown: str | None
-    freevars: tuple[str, ...]
 
 
 class Unknown(Exception):
     """A code object whose source can't be had; the text says why."""
 
 
-# Units
+# Files
 
-_units: dict[str, Unit] = {}
+# What begins a statement at the left margin, and what goes on with the one before.
+_STATEMENT = re.compile(r"[^\s#)\]}]")
+_GOES_ON = re.compile(r"(?:else|elif|except|finally)\b")
+_IMPORTS = re.compile(r"^[ \t]*(?:from\b[^\n]*?\b)?import\b([^(\n]*(?:\([^)]*\))?)", re.MULTILINE)
 
 
-def _unit(lines: list[str], file: str) -> Unit:
-    known = _units.get(file)
+class File:
+    """The text of a file, as it was when it was first looked at; parsed as far as needed."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = list(lines)
+        self._units: dict[tuple[int, int], Unit | None] = {}
+
+    def units(self, line: int) -> Iterator[Unit]:
+        """Yield the statement around a line, as the left margin tells it; then all."""
+        for part in (self._around(line), (0, len(self.lines))):
+            if part not in self._units:
+                self._units[part] = self._parsed(*part)
+            unit = self._units[part]
+            if unit is not None:
+                yield unit
+
+    def _parsed(self, start: int, end: int) -> Unit | None:
+        text = "\n" * start + "".join(self.lines[start:end])
+        try:
+            with _quiet():
+                tree = ast.parse(text)
+        except (SyntaxError, ValueError):
+            return None
+        whole = end - start == len(self.lines)
+        names = sorted(set(_imported(tree.body))) if whole else self._names()
+        return Unit(tree, f"\nimport {','.join(names)}\n" if names else "")
+
+    def _around(self, line: int) -> tuple[int, int]:
+        start = min(line, len(self.lines)) - 1
+        while start > 0 and not self._begins(start):
+            start -= 1
+        end, decorated = start + 1, self.lines[start : start + 1][0][:1] == "@"
+        while end < len(self.lines) and (decorated or not self._begins(end)):
+            decorated = decorated and (
+                not _STATEMENT.match(self.lines[end]) or self.lines[end][0] == "@"
+            )
+            end += 1
+        return max(start, 0), end
+
+    def _begins(self, index: int) -> bool:
+        text = self.lines[index]
+        return bool(_STATEMENT.match(text)) and not _GOES_ON.match(text)
+
+    def _names(self) -> list[str]:
+        """Return the names that the file seems to import: good enough to be proved right."""
+        words: set[str] = set()
+        for found in _IMPORTS.findall("".join(self.lines)):
+            for item in found.strip("()").split(","):
+                name = item.split()[-1:] or [""]
+                words.add(name[0].strip("()").partition(".")[0])
+        return sorted(filter(str.isidentifier, words))
+
+
+_files: dict[str, File] = {}
+
+
+def _file(lines: list[str], name: str) -> File:
+    known = _files.get(name)
     if known is None or known.lines != lines:
-        with _quiet():
-            known = _units[file] = Unit(list(lines), ast.parse("".join(lines)))
+        known = _files[name] = File(lines)
     return known
 
 
@@ -263,34 +312,38 @@ def locate(code: CodeType, values: dict[str, Any] | None = None) -> Source:
 
 
 def _locate(code: CodeType, lines: list[str], values: dict[str, Any] | None) -> Source | None:
-    try:
-        unit = _unit(lines, code.co_filename)
-    except (SyntaxError, ValueError):
-        return None
-    same: Callable[[CodeType, CodeType], bool] = same_code
+    file = _file(lines, code.co_filename)
     for same in (same_code, _same_place) if _is_rewritten(values) else (same_code,):
-        for place in search(unit.tree, code.co_name, code.co_firstlineno):
-            for writing in _writings(unit.lines, place, code):
-                number = _verified(code, unit, writing, same)
-                if number is not None:
-                    return Source(
-                        code.co_filename,
-                        place.node,
-                        unit.lines,
-                        writing.head,
-                        writing.body,
-                        number,
-                        bool(code.co_flags & FUTURE_ANNOTATIONS),
-                        writing.before,
-                        writing.shown,
-                        code.co_freevars,
-                    )
+        for unit in file.units(code.co_firstlineno):
+            for place in search(unit.tree, code.co_name, code.co_firstlineno):
+                found = _proved(code, file, unit, place, same)
+                if found is not None:
+                    return found
     return None
 
 
-def _verified(
-    code: CodeType, unit: Unit, writing: Writing, same: Callable[[CodeType, CodeType], bool]
-) -> int | None:
+Same: TypeAlias = Callable[[CodeType, CodeType], bool]
+
+
+def _proved(code: CodeType, file: File, unit: Unit, place: Place, same: Same) -> Source | None:
+    for writing in _writings(file.lines, place, code):
+        number = _verified(code, unit, writing, same)
+        if number is not None:
+            return Source(
+                code.co_filename,
+                place.node,
+                file.lines,
+                writing.head,
+                writing.body,
+                number,
+                bool(code.co_flags & FUTURE_ANNOTATIONS),
+                writing.before,
+                writing.shown,
+            )
+    return None
+
+
+def _verified(code: CodeType, unit: Unit, writing: Writing, same: Same) -> int | None:
     """Return which of the codes that a writing compiles to is ``code``, or None."""
     first = code.co_firstlineno
     line = first + writing.before.count("\n")
