@@ -19,7 +19,7 @@ from fabric.group import Group
 from invoke.context import Context
 
 from fabremote.agent import classes as agent_classes
-from fabremote.agent import loader
+from fabremote.agent import loader, sources
 from fabremote.bootstrap import RemotePython
 from fabremote.shipping import classes, code, modules
 
@@ -127,18 +127,21 @@ class PayloadPickler(_pickle.Pickler):
             return NotImplemented
         if id(fn.__code__) in _LIBRARY_CODES:
             return _library_function(self, fn)
-        code.dump(fn.__code__, self.remote, fn.__globals__)
+        make, _ = code.dump(fn.__code__, self.remote, fn.__globals__)
         args: tuple[Any, ...] = fn.__code__, self.namespace(fn.__globals__), fn.__name__
         args += (fn.__closure__,)
         if fn.__closure__ and not code.is_same(self.remote):
             args += (fn.__code__.co_freevars,)
-        return loader.function, args, self._function_state(fn), None, None, loader.set_function
+        state = self._function_state(fn, made_up=make is sources.marshalled)
+        return loader.function, args, state, None, None, loader.set_function
 
-    def _function_state(self, fn: types.FunctionType) -> tuple[Any, ...]:
+    def _function_state(self, fn: types.FunctionType, made_up: bool) -> tuple[Any, ...]:
+        """Return what `set_function` needs; ``made_up``: globals that no source can name too."""
         found = code.references(fn.__code__)
         used: dict[str, Any] = {}
         if not self.namespace(fn.__globals__).imported:
-            used = {name: fn.__globals__[name] for name in found.globals if _ships(fn, name)}
+            names = [name for name in found.globals if made_up or not name.startswith("@")]
+            used = {name: fn.__globals__[name] for name in names if _ships(fn, name)}
         submodules: list[str] = []
         parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
         for module in filter(_is_module, [*used.values(), *_captured(fn)]):

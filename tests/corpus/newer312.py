@@ -27,6 +27,12 @@ def nested_and_shown():
     return [f"{table['a']=}", f"{table["a"]:>{width["w"]}}"]
 
 
+@case("  1", since=(3, 12), why="an f-string with such a format")
+def deeply_nested():
+    width = {"w": 3}
+    return f"{1:{width["w"]:{1}}}"
+
+
 @case([1, "T"], 1)
 def generic[T](x: T) -> list[T]:
     return [x, "T"]
