@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import pytest
 from invoke.context import Context
 
-from fabremote import Connection, ShippingError, wrap
+from fabremote import Connection, wrap
 from tests import interpreters
 
 HERE = "{}.{}".format(*sys.version_info)

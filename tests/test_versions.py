@@ -503,6 +503,57 @@ def test_a_script_reaches_another_version(tmp_path: Path) -> None:
     assert run_there(SCRIPT, tmp_path) == f"True 4 {OLDEST} __main__\n"
 
 
+HELPER = """
+from __future__ import annotations
+import dataclasses, enum
+
+class Mode(enum.Enum):
+    ON = 1
+
+class Thing:
+    def __init__(self, x: int | None) -> None:
+        self.x = x
+
+def work(x):
+    return [Thing(x), Mode.ON, __name__]
+
+def newer(x):
+    return (y := x)
+"""
+
+
+def test_a_module_that_the_other_version_does_not_read_goes_by_value(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text(HELPER)
+    script = """
+        import helper
+        from helper import work
+
+        for fn in (work, helper.work, lambda x: work(x), lambda x: helper.work(x)):
+            thing, mode, name = py.call(fn, 2)
+            print(type(thing) is helper.Thing, thing.x, mode is helper.Mode.ON, name)
+    """
+    assert run_there(script, tmp_path) == "True 2 True helper\n" * 4
+
+
+READ = [
+    ("x = [1]\ndef f(a: list): pass\n", (3, 6)),
+    ("def f(): return (x := 1)\n", (3, 8)),
+    ("with (a as b, c as d): pass\n", (3, 9)),
+    ("x: list[int] = []\n", (3, 9)),
+    ("def f(x: int | None): pass\n", (3, 10)),
+    ("from __future__ import annotations\ndef f(x: int | None): pass\n", (3, 7)),
+    ("match x:\n    case 1: pass\n", (3, 10)),
+    ("x = f'{y=}'\n", (3, 8)),
+]
+
+
+@pytest.mark.parametrize(("text", "since"), READ)
+def test_whether_a_version_reads_a_module_is_known_here(text: str, since: tuple[int, int]) -> None:
+    assert source_syntax.reads(text, since)
+    if since > (3, 6):
+        assert not source_syntax.reads(text, (3, since[1] - 1))
+
+
 def test_a_doctest_reaches_another_version(tmp_path: Path) -> None:
     script = '''
         import doctest

@@ -166,37 +166,34 @@ def dataclass(made, parameters, fields, keywords, with_state):
 
 def initializer(made, dataclasses, keywords):
     """Return a dataclass's __init__ with keyword-only arguments, for a Python without them."""
-    missing, given = dataclasses.MISSING, object()
-    names = {"give": object.__setattr__, "given": given}
+    missing, names = (
+        dataclasses.MISSING,
+        {"__fabremote_give__": object.__setattr__, "__fabremote_none__": object()},
+    )
     plain, named, body, variables = [], [], [], []
     for name, field in made.__dataclass_fields__.items():
         if field._field_type is dataclasses._FIELD_CLASSVAR:
             continue
-        value = name
+        default, value = "", name
         if field.default_factory is not missing:
-            names["f_" + name] = field.default_factory
-            value = (
-                "f_%s() if %s is given else %s" % (name, name, name)
-                if field.init
-                else ("f_%s()" % name)
-            )
-            default = "=given"
-        else:
-            names["d_" + name] = field.default
-            default = "" if field.default is missing else "=d_" + name
-            if not field.init:
-                value = None
+            names["__%s__" % name] = field.default_factory
+            default = "=__fabremote_none__"
+            value = "__%s__()" % name
+            if field.init:
+                value += " if %s is __fabremote_none__ else %s" % (name, name)
+        elif field.default is not missing:
+            names["__%s__" % name] = field.default
+            default = "=__%s__" % name
         if field.init:
             (named if name in keywords else plain).append(name + default)
         if field._field_type is dataclasses._FIELD_INITVAR:
             variables.append(name)
-        elif value is not None:
-            body.append("give(self, %r, %s)" % (name, value))
+        elif field.init or field.default_factory is not missing:
+            body.append("__fabremote_give__(self, %r, %s)" % (name, value))
     if hasattr(made, "__post_init__"):
         body.append("self.__post_init__(%s)" % ", ".join(variables))
-    arguments = ["self"] + plain + ["*"] + named if named else ["self"] + plain
-    text = "def __init__(%s):\n %s" % (", ".join(arguments), "\n ".join(body or ["pass"]))
-    exec(text, names)
+    arguments = ", ".join(["self"] + plain + (["*"] + named if named else []))
+    exec("def __init__(%s):\n %s" % (arguments, "\n ".join(body or ["pass"])), names)
     return names["__init__"]
 
 

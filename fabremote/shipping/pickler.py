@@ -21,7 +21,7 @@ from invoke.context import Context
 from fabremote.agent import classes as agent_classes
 from fabremote.agent import loader, sources
 from fabremote.bootstrap import RemotePython
-from fabremote.shipping import classes, code, modules
+from fabremote.shipping import classes, code, modules, source_syntax
 
 # Compared by identity, so that they must be the far side's own.
 _SENTINELS = {
@@ -46,7 +46,8 @@ class Forbidden(Exception):
 class Namespace:
     """The globals of code that goes by value: one per globals dict and payload."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any], version: tuple[int, int]) -> None:
+        self.version = version
         self.name: str = values.get("__name__") or "__main__"
         self.values = values
 
@@ -55,7 +56,7 @@ class Namespace:
         """Whether the far side has these globals once it imports their module."""
         module = sys.modules.get(self.name)
         mine = module is not None and vars(module) is self.values
-        return mine and modules.by_reference(self.name)
+        return mine and _by_reference(self.name, self.version)
 
 
 class PayloadPickler(_pickle.Pickler):
@@ -72,6 +73,7 @@ class PayloadPickler(_pickle.Pickler):
         protocol = 5 if remote.version >= (3, 8) else 4
         super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
         self.remote = remote
+        self.version = remote.version[:2]
         self.classes: list[type] = []
         self.bundle: set[str] = set()
         self.files: set[str] = set()
@@ -92,7 +94,7 @@ class PayloadPickler(_pickle.Pickler):
     def goes_by_name(self, obj: Any) -> bool:
         """Return whether the far side can import ``obj`` by its module and qualified name."""
         module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-        if not isinstance(module, str) or path is None or not modules.by_reference(module):
+        if not isinstance(module, str) or path is None or not self.by_reference(module):
             return False
         found = sys.modules.get(module)
         for part in path.split("."):
@@ -102,6 +104,14 @@ class PayloadPickler(_pickle.Pickler):
         self.need(module)
         return True
 
+    def by_reference(self, module: str) -> bool:
+        """Return whether the far side imports this module, and can read it."""
+        return _by_reference(module, self.version)
+
+    def is_importable(self, module: types.ModuleType) -> bool:
+        """Return whether a module object can go as its name."""
+        return modules.is_importable(module) and self.by_reference(module.__name__)
+
     def need(self, module: str) -> None:
         """Bundle an own module's source, and what it imports, with the payload."""
         if module not in self.bundle and modules.origin(module) != "standard":
@@ -109,7 +119,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def namespace(self, values: dict[str, Any]) -> Namespace:
         """Return the one `Namespace` of these globals."""
-        return self._namespaces.setdefault(id(values), Namespace(values))
+        return self._namespaces.setdefault(id(values), Namespace(values, self.version))
 
     def reduce_namespace(self, home: Namespace) -> Any:
         if home.imported:
@@ -146,7 +156,7 @@ class PayloadPickler(_pickle.Pickler):
         parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
         for module in filter(_is_module, [*used.values(), *_captured(fn)]):
             submodules += self._submodules(module, found.names)
-            if not modules.is_importable(module):
+            if not self.is_importable(module):
                 parts.append((module, _attributes(module, found.names)))
         for name in found.modules(fn.__globals__.get("__package__") or ""):
             self.need(name)
@@ -161,7 +171,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def _submodules(self, module: types.ModuleType, names: frozenset[str]) -> list[str]:
         """Return the package's submodules that code reaches as its attributes."""
-        if not hasattr(module, "__path__") or not modules.is_importable(module):
+        if not hasattr(module, "__path__") or not self.is_importable(module):
             return []
         start = module.__name__ + "."
         found = [
@@ -211,6 +221,19 @@ class PayloadPickler(_pickle.Pickler):
         return agent_classes.skeleton, named, (attributes(cls), more)
 
 
+def _by_reference(module: str, version: tuple[int, int]) -> bool:
+    return modules.by_reference(module) and (
+        version >= sys.version_info[:2] or modules.is_standard(module) or _reads(module, version)
+    )
+
+
+@functools.cache
+def _reads(module: str, version: tuple[int, int]) -> bool:
+    """Whether that version reads a module of the user's own, and those that it imports."""
+    needed = modules.bundle_of(module, at_load=True).values()
+    return all(source_syntax.reads(each.text, version) for each in needed)
+
+
 def _is_agents(fn: types.FunctionType) -> bool:
     return (fn.__module__ or "").startswith(loader.LOCAL_NAME)
 
@@ -239,7 +262,7 @@ def _attributes(module: types.ModuleType, names: frozenset[str]) -> dict[str, An
 
 
 def _module(pickler: PayloadPickler, module: types.ModuleType) -> Any:
-    if modules.is_importable(module):
+    if pickler.is_importable(module):
         pickler.need(module.__name__)
         return loader.imported, (module.__name__,)
     return pickler.reduce_namespace(pickler.namespace(vars(module)))
@@ -263,7 +286,7 @@ def _lru_cache(pickler: PayloadPickler, cached: Any) -> Any:
 def _is_importable(pickler: PayloadPickler, obj: Any) -> bool:
     """Whether the far side can import what typing made under a name."""
     found = getattr(sys.modules.get(obj.__module__), obj.__name__, None)
-    if found is not obj or not modules.by_reference(obj.__module__):
+    if found is not obj or not pickler.by_reference(obj.__module__):
         return False
     pickler.need(obj.__module__)
     return True

@@ -12,6 +12,7 @@ import ast
 import contextlib
 import linecache
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class File:
     def _parsed(self, start: int, end: int) -> Unit | None:
         text = "\n" * start + "".join(self.lines[start:end])
         try:
-            with _quiet():
+            with quiet():
                 tree = ast.parse(text)
         except (SyntaxError, ValueError):
             return None
@@ -138,10 +139,14 @@ def _file(lines: list[str], name: str) -> File:
     return known
 
 
+# One thread at a time, as each quietens the warnings of all.
+_searching = threading.RLock()
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without warnings: whoever imported the file has had them."""
-    with warnings.catch_warnings():
+    with _searching, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
@@ -295,6 +300,11 @@ def _lambda_writings(lines: list[str], place: Place, code: CodeType) -> Iterator
 
 def locate(code: CodeType, values: dict[str, Any] | None = None) -> Source:
     """Return the source of ``code``, whose globals are ``values``; raise `Unknown`."""
+    with _searching:
+        return _found(code, values)
+
+
+def _found(code: CodeType, values: dict[str, Any] | None) -> Source:
     file = code.co_filename
     lines = linecache.getlines(file, values)
     found = _locate(code, lines, values) if lines else None
@@ -350,7 +360,7 @@ def _verified(code: CodeType, unit: Unit, writing: Writing, same: Same) -> int |
     text = sources.placed(line, writing.head, writing.body)
     for more in dict.fromkeys((unit.imports, "")):
         try:
-            with _quiet():
+            with quiet():
                 found = sources.find(
                     text + more,
                     code.co_filename,
@@ -411,4 +421,4 @@ def _is_rewritten(values: dict[str, Any] | None) -> bool:
     return type(loader).__name__ == "AssertionRewritingHook"
 
 
-__all__ = ["Chain", "Function", "Place", "Source", "Unit", "Unknown", "locate", "segment"]
+__all__ = ["Chain", "Function", "Source", "Unknown", "locate", "quiet", "segment"]

@@ -103,22 +103,47 @@ def end_of(node: Any) -> Point:
 def _edits(node: ast.AST, parent: ast.AST | None, text: Text, version: Version) -> Iterator[Edit]:
     skipped: list[ast.AST] = []
     if isinstance(node, ast.JoinedStr):
-        if _is_new_string(node, text, version):
+        if _is_new_string(node, text.lines, version):
             yield _replaced(node, _plain_string(node))
         return
     if isinstance(node, (ast.With, ast.AsyncWith)) and version < (3, 9):
         yield from _of_with(node, text)
-    yield from _of_stars(node, text, version)
+    yield from _of_stars(node, text.lines, version)
     if parent is None:
         skipped = [*getattr(node, "decorator_list", []), *getattr(node, "type_params", [])]
     for annotation in _annotations(node, parent):
-        if _is_new_annotation(annotation, text, version):
+        if _is_new_annotation(annotation, text.future, version):
             skipped.append(annotation)
             yield _replaced(annotation, repr(ast.unparse(annotation)))
     inside = parent if isinstance(node, (ast.arguments, ast.arg)) else node
     for child in ast.iter_child_nodes(node):
         if child not in skipped:
             yield from _edits(child, inside, text, version)
+
+
+def is_newer(tree: ast.Module, lines: list[str], version: Version) -> bool:
+    """Return whether a module is spelt in a way that Python ``version`` doesn't read."""
+    future = any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "__future__"
+        and any(alias.name == "annotations" for alias in node.names)
+        for node in tree.body
+    )
+    return (future and version < (3, 7)) or _is_newer(tree, tree, lines, future, version)
+
+
+def _is_newer(
+    node: ast.AST, parent: ast.AST, lines: list[str], future: bool, version: Version
+) -> bool:
+    if isinstance(node, ast.JoinedStr) and _is_new_string(node, lines, version):
+        return True
+    annotations = _annotations(node, parent)
+    if any(_is_new_annotation(each, future, version) for each in annotations):
+        return True
+    if any(_of_stars(node, lines, version)):
+        return True
+    children = ast.iter_child_nodes(node)
+    return any(_is_newer(child, node, lines, future, version) for child in children)
 
 
 def _replaced(node: Any, new: str) -> Edit:
@@ -129,16 +154,16 @@ def _replaced(node: Any, new: str) -> Edit:
 # f-strings
 
 
-def _is_new_string(node: ast.JoinedStr, text: Text, version: Version) -> bool:
+def _is_new_string(node: ast.JoinedStr, lines: list[str], version: Version) -> bool:
     parts = [part for part in ast.walk(node) if isinstance(part, ast.FormattedValue)]
     if version < (3, 8) and any(map(_may_show_itself, _strings(node))):
         return True
     if version >= (3, 12) or sys.version_info < (3, 12):
         # What an older Python here has parsed is old enough.
         return False
-    if b"\n" in text.between(start_of(node), end_of(node)):
+    if "\n" in segment(lines, node):
         return True
-    return any(set(segment(text.lines, part.value)) & set("\\#'\"") for part in parts)
+    return any(set(segment(lines, part.value)) & set("\\#'\"") for part in parts)
 
 
 def _strings(node: ast.AST) -> Iterator[ast.JoinedStr]:
@@ -222,7 +247,7 @@ def _of_with(node: Any, text: Text) -> Iterator[Edit]:
     yield Edit(start, end, "\n" * lines + f"){target}")
 
 
-def _of_stars(node: ast.AST, text: Text, version: Version) -> Iterator[Edit]:
+def _of_stars(node: ast.AST, lines: list[str], version: Version) -> Iterator[Edit]:
     """Yield parentheses around a tuple with stars, where they may be left out by now."""
     if isinstance(node, (ast.Return, ast.Yield)) and version < (3, 8):
         tuple_ = node.value
@@ -233,7 +258,7 @@ def _of_stars(node: ast.AST, text: Text, version: Version) -> Iterator[Edit]:
     else:
         return
     if isinstance(tuple_, ast.Tuple) and any(isinstance(e, ast.Starred) for e in tuple_.elts):
-        closed = segment(text.lines, tuple_).rstrip()[-1] in ",)"
+        closed = segment(lines, tuple_).rstrip()[-1] in ",)"
         yield Edit(start_of(tuple_), start_of(tuple_), "(")
         comma = "," if len(tuple_.elts) == 1 and not closed else ""
         yield Edit(end_of(tuple_), end_of(tuple_), f"{comma})")
@@ -248,12 +273,12 @@ def _annotations(node: ast.AST, parent: ast.AST | None) -> Iterator[ast.expr]:
         yield node.annotation
     elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
         yield node.returns
-    elif isinstance(node, ast.AnnAssign) and isinstance(parent, ast.ClassDef):
+    elif isinstance(node, ast.AnnAssign) and isinstance(parent, (ast.ClassDef, ast.Module)):
         yield node.annotation
 
 
-def _is_new_annotation(annotation: ast.expr, text: Text, version: Version) -> bool:
-    if text.future:
+def _is_new_annotation(annotation: ast.expr, future: bool, version: Version) -> bool:
+    if future:
         # From 3.7 on it is a text there too.
         return version < (3, 7)
     for node in ast.walk(annotation):
@@ -277,4 +302,4 @@ def _of_type_parameters(text: Text, version: Version) -> Iterator[Edit]:
     yield Edit(text.point(start), text.point(end), "")
 
 
-__all__ = ["Unwritable", "rewritten"]
+__all__ = ["Unwritable", "is_newer", "rewritten"]

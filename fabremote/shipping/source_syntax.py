@@ -7,13 +7,14 @@ construct that the older Python has no equivalent of is refused, by its name.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from typing import TypeAlias
 
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.shipping import source_edits
-from fabremote.shipping.source import Source
+from fabremote.shipping.source import Source, quiet
 
 Version: TypeAlias = tuple[int, int]
 # A construct: what it is called, the version that brought it, and its line.
@@ -59,6 +60,21 @@ def _newer(
         f"{needed[0]}.{needed[1]}. Nothing of the call was sent. Write it without, or name a "
         "newer interpreter with python=."
     )
+
+
+def reads(text: str, version: Version) -> bool:
+    """Return whether Python ``version`` reads a whole module's text as it is."""
+    if version >= sys.version_info[:2]:
+        return True
+    try:
+        # It knows some of what follows, and parentheses after `with`.
+        with quiet():
+            tree = ast.parse(text, feature_version=version)
+    except (SyntaxError, ValueError):
+        return False
+    if any(version < needed for child in tree.body for _, needed, _ in _needs(child, tree)):
+        return False
+    return not source_edits.is_newer(tree, text.splitlines(True), version)
 
 
 def needs(node: ast.AST) -> Iterator[Need]:
@@ -128,4 +144,4 @@ def _within(parent: ast.AST) -> bool:
     return isinstance(parent, (*_COMPREHENSIONS, ast.comprehension))
 
 
-__all__ = ["adapted", "needs"]
+__all__ = ["adapted", "needs", "reads"]
