@@ -19,7 +19,7 @@ from invoke.context import Context
 from fabremote import ShippingError, wrap
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.options import Options
-from fabremote.shipping import code, payload, source, source_syntax
+from fabremote.shipping import code, payload, source, source_files, source_syntax
 from tests import interpreters
 
 ROOT = Path(__file__).parent.parent
@@ -622,13 +622,13 @@ def test_a_function_of_a_large_file_is_found_without_parsing_it(
     lines = "".join(f"def f{n}(x):\n    return [x, {n}]\n\n" for n in range(1000))
     names = written("import os\n" + lines, "/no/large.py")
     parsed: list[int] = []
-    whole = source.ast.parse
+    whole = source_files.ast.parse
 
     def parse(text: str) -> Any:
         parsed.append(len(text.strip()))
         return whole(text)
 
-    monkeypatch.setattr(source.ast, "parse", parse)
+    monkeypatch.setattr(source_files.ast, "parse", parse)
     source.locate(names["f700"].__code__)
     source.locate(names["f700"].__code__)
     assert parsed == [len("def f700(x):\n    return [x, 700]")]

@@ -14,7 +14,8 @@ from typing import TypeAlias
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.shipping import source_edits
-from fabremote.shipping.source import Source, quiet
+from fabremote.shipping.source import Source
+from fabremote.shipping.source_files import quiet
 
 Version: TypeAlias = tuple[int, int]
 # A construct: what it is called, the version that brought it, and its line.
