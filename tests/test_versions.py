@@ -554,6 +554,26 @@ def test_whether_a_version_reads_a_module_is_known_here(text: str, since: tuple[
         assert not source_syntax.reads(text, (3, since[1] - 1))
 
 
+def test_a_fabfile_reaches_another_version(tmp_path: Path) -> None:
+    fabfile = f"""
+        import sys
+        from fabric import task
+        from fabremote import wrap
+
+        LIMIT = 3
+
+        def measure(x):
+            return [x * LIMIT, sys.version_info[1]]
+
+        @task
+        def deploy(c):
+            print(wrap(c).python(python={interpreters.found()[OLDEST]!r}).call(measure, 2))
+    """
+    (tmp_path / "fabfile.py").write_text(textwrap.dedent(fabfile))
+    printed = run_there("", tmp_path, sys.executable, "-m", "fabric", "deploy")
+    assert printed == f"[6, {OLDEST.split('.')[1]}]\n"
+
+
 def test_a_doctest_reaches_another_version(tmp_path: Path) -> None:
     script = '''
         import doctest

@@ -16,8 +16,8 @@ import sys
 from . import loader
 
 Code = type((lambda: None).__code__)
-# The caller's lines by file: [(number of the first, text)].
-LINES = {}  # type: dict[str, list[tuple[int, str]]]
+# The caller's lines by file: {number of the first: text}.
+LINES = {}  # type: dict[str, dict[int, str]]
 # A generator that lets StopIteration out raises RuntimeError; the default from 3.7 on.
 GENERATOR_STOP = 0x80000
 QUIET = ("ignore", None, Warning, None, 0)
@@ -76,9 +76,9 @@ def find(text, file, name, first, flags):
 def show(file, first, text):
     """Let ``text`` be the lines of ``file`` from ``first`` on, for whoever asks linecache."""
     loader.SHIPPED_FILES.add(file)
-    if text is None:
+    if text is None or LINES.setdefault(file, {}).get(first) == text:
         return
-    LINES.setdefault(file, []).append((first, text))
+    LINES[file][first] = text
     module = sys.modules.get("linecache")
     if hasattr(module, "updatecache"):
         module.cache[file] = Entry(module, file)
@@ -109,7 +109,7 @@ class Entry:
             cache.pop(self.file, None)
             # Those of a file of this host, and over them the caller's.
             lines = list(self.module.updatecache(self.file))
-            for first, text in LINES[self.file]:
+            for first, text in LINES[self.file].items():
                 new = [line + "\n" for line in text.split("\n")]
                 if new[-1] == "\n":
                     new.pop()

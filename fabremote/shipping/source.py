@@ -1,9 +1,9 @@
 """Finds the source of a code object, and proves that it is.
 
-A candidate of the right name and line (see `source_files`) is
-compiled here as `agent.sources` will there: only what gives the very same code
-object travels. So the right lambda of several on a line is found, and a file
-that was edited since it was loaded is noticed.
+A candidate of the right name and line (see `source_files`) is compiled here as
+`agent.sources` will there: only what gives the very same code object travels.
+So the right lambda of several on a line is found, and a file that was edited
+since it was loaded is noticed.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ def reads(text: str, version: Version) -> bool:
         return False
     if any(version < needed for child in tree.body for _, needed, _ in _needs(child, tree)):
         return False
-    return not source_edits.is_newer(tree, text.splitlines(True), version)
+    lines = [f"{line}\n" for line in text.split("\n")]
+    return not source_edits.is_newer(tree, lines, version)
 
 
 def needs(node: ast.AST) -> Iterator[Need]:
