@@ -37,6 +37,8 @@ AGENT_MODULES = (
     "kinds_arrays",
     "kinds",
     "loader",
+    "sources",
+    "classes",
     "answers",
     "processes",
     "worker",

@@ -6,7 +6,6 @@ module lives and whether or not fabremote is installed on this host.
 """
 
 import builtins
-import marshal
 import sys
 from _pickle import Unpickler as _Unpickler
 
@@ -71,7 +70,10 @@ class Unpickler(_Unpickler):
         if module.startswith(LOCAL_NAME):
             package = __name__.rpartition(".")[0]
             return getattr(sys.modules[package + "." + module[len(LOCAL_NAME) :]], name)
-        return super(Unpickler, self).find_class(module, name)
+        try:
+            return super(Unpickler, self).find_class(module, name)
+        except (AttributeError, ImportError) as error:
+            raise missing(error, module, name)
 
 
 def module(name, file, package):
@@ -89,25 +91,31 @@ def module(name, file, package):
     return found
 
 
+def missing(error, module, name=None):
+    """Return the error for what can't be imported, saying which Python it is missing from."""
+    what = "%s.%s" % (module, name) if name else "module %s" % module
+    version = "%d.%d.%d" % sys.version_info[:3]
+    return type(error)("%s isn't there in Python %s (%s)" % (what, version, error))
+
+
 def imported(name):
     """Import and return the module called ``name``."""
-    __import__(name)
+    try:
+        __import__(name)
+    except ImportError as error:
+        raise missing(error, name)
     return sys.modules[name]
 
 
 def attribute(module_name, name):
     """Return an attribute of a module: how objects compared by identity travel."""
     found = imported(module_name)
-    for part in name.split("."):
-        found = getattr(found, part)
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        raise missing(error, module_name, name)
     return found
-
-
-def code(data):
-    """Return the code object in ``data``, made by a Python of this minor version."""
-    made = marshal.loads(data)
-    SHIPPED_FILES.add(made.co_filename)
-    return made
 
 
 def plain(fn):
@@ -127,15 +135,62 @@ def lru_cache(wrapped, maxsize, typed):
     return functools.lru_cache(maxsize, typed)(wrapped)
 
 
-def typevar(name, constraints, settings):
-    """Return a type variable."""
-    import typing
-
-    return typing.TypeVar(name, *constraints, **settings)
+def typing_object(kind, name, args=(), settings={}):  # noqa: B006
+    """Return a type variable, or whatever else a function of typing makes under a name."""
+    return attribute("typing", kind)(name, *args, **settings)
 
 
-def function(code_object, home, name, closure):
-    """Return a function over ``home``'s globals, still without its state."""
+def cached_property(wrapped, name):
+    """Return a property that keeps its value in the instance."""
+    import functools
+
+    made = getattr(functools, "cached_property", CachedProperty)(wrapped)
+    made.attrname = name
+    return made
+
+
+class CachedProperty:
+    """The same for Python 3.6 and 3.7."""
+
+    def __init__(self, wrapped):
+        self.func = wrapped
+        self.__doc__ = wrapped.__doc__
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        value = instance.__dict__[self.attrname] = self.func(instance)
+        return value
+
+
+def rewrapped(module_name, name, wrapped):
+    """Return a function as decorated by a decorator of the standard library."""
+    return attribute(module_name, name)(wrapped)
+
+
+def singledispatch():
+    """Return a generic function, still without its implementations."""
+    return attribute("functools", "singledispatch")(lambda *args: None)
+
+
+def set_singledispatch(made, state):
+    """Give a generic function its implementations: {type: function}."""
+    registry, attributes, special = state
+    for cls, implementation in registry.items():
+        made.register(cls, implementation)
+    made.__dict__.update(attributes)
+    for name, value in special.items():
+        setattr(made, name, value)
+
+
+def function(code_object, home, name, closure, names=None):
+    """Return a function over ``home``'s globals, still without its state.
+
+    ``names``: those of the closure's variables, where their order may be another here.
+    """
+    if names is not None and code_object.co_freevars != names:
+        cells = dict(zip(names, closure or ()))
+        closure = tuple([cells[name] for name in code_object.co_freevars])
     return Function(code_object, home.__dict__, name, None, closure)
 
 
@@ -158,52 +213,29 @@ def set_function(made, state):
 
 def cell():
     """Return an empty closure cell."""
-    if False:
-        content = None
-    return (lambda: content).__closure__[0]
+    return variable()[0].__closure__[0]
 
 
 def set_cell(made, state):
-    """Put ``state[0]`` into a cell."""
-    made.cell_contents = state[0]
+    """Put ``state[0]`` into a cell, as Python 3.6 can do it too."""
+    Function(variable()[1].__code__, {}, "write", None, (made,))(state[0])
+
+
+def variable():
+    """Return functions that read and write a variable of their own, not set yet."""
+    if False:
+        content = None
+
+    def write(value):
+        nonlocal content
+        content = value
+
+    return lambda: content, write
 
 
 def method(function_object, instance):
     """Return a bound method."""
     return Method(function_object, instance)
-
-
-def skeleton(number, metaclass, name, bases, namespace):
-    """Return a class without its attributes, which follow in `set_class`."""
-    made = metaclass(name, bases, dict(namespace))
-    CLASSES[made] = number
-    return made
-
-
-def enumeration(number, metaclass, name, bases, namespace, members):
-    """Return an enum class with its members, aliases included, but without its methods."""
-    body = metaclass.__prepare__(name, bases)
-    for key, value in namespace.items():
-        body[key] = value
-    for key, value in members:
-        body[key] = value
-    made = metaclass(name, bases, body)
-    CLASSES[made] = number
-    return made
-
-
-def set_class(made, state):
-    """Set a class's attributes, and the attributes of its members if it is an enum."""
-    attributes, members = state
-    for name, value in attributes.items():
-        if name == "__init_subclass__":
-            # Not before all are there: it has run, where the classes are from.
-            LAST.append((made, value))
-        else:
-            # Past a metaclass's own __setattr__: this rebuilds, it does not assign.
-            type.__setattr__(made, name, value)
-    for name, values in members.items():
-        made.__members__[name].__dict__.update(values)
 
 
 class BundleFinder:

@@ -4,7 +4,11 @@
 
     payload.dump(fn, args, ...)         what a call sends
        |-- pickler    functions, classes, cells and modules as loader calls
-       |     |-- code       what a code object refers to; its bytes
+       |     |-- code       what a code object refers to, and what it travels as
+       |     |     |-- source         its source, found in its file and proved
+       |     |     |     `-- source_files   files, parsed as far as needed
+       |     |     `-- source_syntax  whether the far side reads that
+       |     |           `-- source_edits   newer spellings in older ways
        |     |-- classes    a class's parts
        |     `-- modules    by reference, bundled with the call, or by value
        `-- culprits   the place of what can't be sent, for the message

@@ -1,23 +1,25 @@
-"""What a code object refers to, and the bytes it travels as.
+"""What a code object refers to, and what it travels as.
 
-Code goes as bytecode, which only an interpreter of the same implementation and
-minor version can read; `check_version` refuses any other before anything is
-sent.
+To an interpreter of the same implementation and minor version code goes as
+bytecode, with its source for whoever looks at it there; to any other it goes as
+source, and is compiled there.
 """
 
 from __future__ import annotations
 
 import dis
-import linecache
 import marshal
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import CodeType
+from typing import Any
 
+from fabremote.agent import sources
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
+from fabremote.shipping import source, source_syntax
 from fabremote.shipping.modules import from_import
 
 _GLOBAL_NAMES = frozenset(
@@ -79,63 +81,68 @@ def _find(code: CodeType) -> References:
     return References(tuple(used), frozenset(names), tuple(imports))
 
 
-_dumped: weakref.WeakKeyDictionary[CodeType, dict[int, bytes]] = weakref.WeakKeyDictionary()
+# What travels for a code object, by remote: kept as long as the code object itself is. Not by
+# equality, as equal code of two files is not the same.
+_dumped: dict[int, tuple[weakref.ref[CodeType], dict[Any, Any]]] = {}
 
 
-def dump(code: CodeType, remote: RemotePython) -> bytes:
-    """Return the bytes that ``agent.loader.code`` makes the code object from again."""
-    check_version(code, remote)
-    known = _dumped.setdefault(code, {})
-    if remote.optimize not in known:
-        known[remote.optimize] = marshal.dumps(optimized(code, remote.optimize))
-    return known[remote.optimize]
+def _cache(code: CodeType) -> dict[Any, Any]:
+    known = _dumped.get(id(code))
+    if known is None or known[0]() is not code:
+        number = id(code)
+        known = weakref.ref(code, lambda _: _dumped.pop(number, None)), {}
+        _dumped[number] = known
+    return known[1]
 
 
-def check_version(code: CodeType, remote: RemotePython) -> None:
-    """Raise ShippingError unless bytecode of this Python runs there."""
-    here = sys.implementation.name, *sys.version_info[:2]
-    if (remote.implementation, *remote.version[:2]) != here:
-        version = ".".join(map(str, sys.version_info[:3]))
-        raise ShippingError(
-            f"{code.co_name}() is code of Python {version}, and the far side is {remote}: a "
-            f"function's code runs only under the same minor version, {here[1]}.{here[2]}. "
-            f"Nothing of the call was sent. Name such an interpreter with python=, or run this "
-            f"side under Python {remote.version[0]}.{remote.version[1]}."
-        )
+def dump(
+    code: CodeType, remote: RemotePython, values: dict[str, Any] | None = None
+) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
+    """Return how a code object is made there: a function of `agent.sources`, and its arguments.
 
-
-def optimized(code: CodeType, level: int) -> CodeType:
-    """Return ``code`` as compiled at optimisation ``level``, so that ``-O`` there drops asserts.
-
-    Where its source isn't known any more, the code stays as it is.
+    ``values``: its globals. Raise ShippingError where that can't be.
     """
-    if level == sys.flags.optimize:
-        return code
-    text = "".join(linecache.getlines(code.co_filename))
-    try:
-        same = _compiled(text, code, sys.flags.optimize)
-        other = _compiled(text, code, level)
-    except (SyntaxError, ValueError):
-        return code
-    if code not in same:
-        return code
-    # By place, and by order among those of one line, as long as both levels have as
-    # many: what stands in an assert is gone at another level.
-    place = _place(code)
-    here = [candidate for candidate in same if _place(candidate) == place]
-    there = [candidate for candidate in other if _place(candidate) == place]
-    return there[here.index(code)] if len(here) == len(there) else code
+    known = _cache(code)
+    if remote.reads not in known:
+        known[remote.reads] = _dump(code, remote, values)
+    found: tuple[Callable[..., CodeType], tuple[Any, ...]] = known[remote.reads]
+    return found
 
 
-def _place(code: CodeType) -> tuple[str, int]:
-    """Return where a code object's source is, as far as both levels agree on it."""
-    return getattr(code, "co_qualname", code.co_name), code.co_firstlineno
+def _dump(
+    code: CodeType, remote: RemotePython, values: dict[str, Any] | None
+) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
+    known = _cache(code)
+    if "source" not in known:
+        try:
+            known["source"] = source.locate(code, values)
+        except source.Unknown as error:
+            known["source"] = error
+    found = known["source"]
+    unknown = isinstance(found, source.Unknown)
+    if unknown and not is_same(remote):
+        raise _unknown(code, remote, found)
+    if unknown:
+        return sources.marshalled, (marshal.dumps(code),)
+    if is_same(remote) and remote.optimize == sys.flags.optimize:
+        text = found.before + found.body if found.shown is None else found.shown
+        return sources.marshalled, (marshal.dumps(code), code.co_firstlineno, text)
+    body, shown = source_syntax.adapted(found, remote)
+    args = (code.co_name, code.co_filename, code.co_firstlineno, found.head, body)
+    return sources.compiled, (*args, found.place, found.future, found.before, shown)
 
 
-def _compiled(text: str, code: CodeType, level: int) -> list[CodeType]:
-    flags = code.co_flags & _FUTURE_FLAGS
-    whole = compile(text, code.co_filename, "exec", flags, True, level)
-    return [part for part in nested(whole) if part.co_name == code.co_name]
+def is_same(remote: RemotePython) -> bool:
+    """Return whether bytecode of this Python runs there."""
+    here = sys.implementation.name, *sys.version_info[:2]
+    return (remote.implementation, *remote.version[:2]) == here
 
 
-_FUTURE_FLAGS = 0x1000000  # CO_FUTURE_ANNOTATIONS, the only one that still changes code.
+def _unknown(code: CodeType, remote: RemotePython, why: Exception) -> ShippingError:
+    version = ".".join(map(str, sys.version_info[:2]))
+    return ShippingError(
+        f"{code.co_name}() can't be sent to {remote}: under another minor version than this "
+        f"side's {version} a function is compiled from its source, and {why}. Nothing of the "
+        f"call was sent. Define it in a file, start this program anew if that was edited, or "
+        f"name a Python {version} with python=."
+    )

@@ -7,6 +7,8 @@ import builtins
 import contextlib
 import dataclasses
 import functools
+import inspect
+import operator
 import sys
 import types
 import typing
@@ -16,9 +18,10 @@ from typing import Any
 from fabric.group import Group
 from invoke.context import Context
 
-from fabremote.agent import loader
+from fabremote.agent import classes as agent_classes
+from fabremote.agent import loader, sources
 from fabremote.bootstrap import RemotePython
-from fabremote.shipping import classes, code, modules
+from fabremote.shipping import classes, code, modules, source_syntax
 
 # Compared by identity, so that they must be the far side's own.
 _SENTINELS = {
@@ -43,7 +46,8 @@ class Forbidden(Exception):
 class Namespace:
     """The globals of code that goes by value: one per globals dict and payload."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any], version: tuple[int, int]) -> None:
+        self.version = version
         self.name: str = values.get("__name__") or "__main__"
         self.values = values
 
@@ -52,7 +56,7 @@ class Namespace:
         """Whether the far side has these globals once it imports their module."""
         module = sys.modules.get(self.name)
         mine = module is not None and vars(module) is self.values
-        return mine and modules.by_reference(self.name)
+        return mine and _by_reference(self.name, self.version)
 
 
 class PayloadPickler(_pickle.Pickler):
@@ -69,6 +73,7 @@ class PayloadPickler(_pickle.Pickler):
         protocol = 5 if remote.version >= (3, 8) else 4
         super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
         self.remote = remote
+        self.version = remote.version[:2]
         self.classes: list[type] = []
         self.bundle: set[str] = set()
         self.files: set[str] = set()
@@ -89,7 +94,7 @@ class PayloadPickler(_pickle.Pickler):
     def goes_by_name(self, obj: Any) -> bool:
         """Return whether the far side can import ``obj`` by its module and qualified name."""
         module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-        if not isinstance(module, str) or path is None or not modules.by_reference(module):
+        if not isinstance(module, str) or path is None or not self.by_reference(module):
             return False
         found = sys.modules.get(module)
         for part in path.split("."):
@@ -99,6 +104,14 @@ class PayloadPickler(_pickle.Pickler):
         self.need(module)
         return True
 
+    def by_reference(self, module: str) -> bool:
+        """Return whether the far side imports this module, and can read it."""
+        return _by_reference(module, self.version)
+
+    def is_importable(self, module: types.ModuleType) -> bool:
+        """Return whether a module object can go as its name."""
+        return modules.is_importable(module) and self.by_reference(module.__name__)
+
     def need(self, module: str) -> None:
         """Bundle an own module's source, and what it imports, with the payload."""
         if module not in self.bundle and modules.origin(module) != "standard":
@@ -106,7 +119,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def namespace(self, values: dict[str, Any]) -> Namespace:
         """Return the one `Namespace` of these globals."""
-        return self._namespaces.setdefault(id(values), Namespace(values))
+        return self._namespaces.setdefault(id(values), Namespace(values, self.version))
 
     def reduce_namespace(self, home: Namespace) -> Any:
         if home.imported:
@@ -120,21 +133,30 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_function(self, fn: types.FunctionType) -> Any:
         # The loader's own functions are what payloads are made of.
-        if fn.__module__ == loader.__name__ or self.goes_by_name(fn):
+        if _is_agents(fn) or self.goes_by_name(fn):
             return NotImplemented
-        args = fn.__code__, self.namespace(fn.__globals__), fn.__name__, fn.__closure__
-        return loader.function, args, self._function_state(fn), None, None, loader.set_function
+        if id(fn.__code__) in _LIBRARY_CODES:
+            return _library_function(self, fn)
+        make, _ = code.dump(fn.__code__, self.remote, fn.__globals__)
+        args: tuple[Any, ...] = fn.__code__, self.namespace(fn.__globals__), fn.__name__
+        args += (fn.__closure__,)
+        if fn.__closure__ and not code.is_same(self.remote):
+            args += (fn.__code__.co_freevars,)
+        state = self._function_state(fn, made_up=make is sources.marshalled)
+        return loader.function, args, state, None, None, loader.set_function
 
-    def _function_state(self, fn: types.FunctionType) -> tuple[Any, ...]:
+    def _function_state(self, fn: types.FunctionType, made_up: bool) -> tuple[Any, ...]:
+        """Return what `set_function` needs; ``made_up``: globals that no source can name too."""
         found = code.references(fn.__code__)
         used: dict[str, Any] = {}
         if not self.namespace(fn.__globals__).imported:
-            used = {name: fn.__globals__[name] for name in found.globals if _ships(fn, name)}
+            names = [name for name in found.globals if made_up or not name.startswith("@")]
+            used = {name: fn.__globals__[name] for name in names if _ships(fn, name)}
         submodules: list[str] = []
         parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
         for module in filter(_is_module, [*used.values(), *_captured(fn)]):
             submodules += self._submodules(module, found.names)
-            if not modules.is_importable(module):
+            if not self.is_importable(module):
                 parts.append((module, _attributes(module, found.names)))
         for name in found.modules(fn.__globals__.get("__package__") or ""):
             self.need(name)
@@ -149,7 +171,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def _submodules(self, module: types.ModuleType, names: frozenset[str]) -> list[str]:
         """Return the package's submodules that code reaches as its attributes."""
-        if not hasattr(module, "__path__") or not modules.is_importable(module):
+        if not hasattr(module, "__path__") or not self.is_importable(module):
             return []
         start = module.__name__ + "."
         found = [
@@ -163,24 +185,57 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.files.add(obj.co_filename)
-        return loader.code, (code.dump(obj, self.remote),)
+        return code.dump(obj, self.remote)
 
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":
             name = _NAMED_TYPES.get(id(cls))
             return NotImplemented if name is None else (loader.attribute, ("types", name))
         if self.goes_by_name(cls):
-            return NotImplemented
+            public = classes.public_name(cls)
+            return NotImplemented if public is None else (loader.attribute, public)
         number = len(self.classes)
         self.classes.append(cls)
-        args: tuple[Any, ...] = (number, type(cls), cls.__name__, cls.__bases__)
-        args += (classes.namespace(cls),)
+        return (*self._class(cls, number), None, None, agent_classes.set_class)
+
+    def _class(self, cls: Any, number: int) -> tuple[Any, tuple[Any, ...], Any]:
+        """Return what makes a class there, its arguments, and the state that fills it in."""
+        namespace, more = classes.namespace(cls), classes.more(cls)
+        named: tuple[Any, ...] = number, type(cls), cls.__name__, cls.__bases__, namespace
         if classes.is_enum(cls):
-            state = classes.enum_attributes(cls), classes.member_attributes(cls)
-            args += (classes.members(cls),)
-            return loader.enumeration, args, state, None, None, loader.set_class
-        state = classes.attributes(cls), {}
-        return loader.skeleton, args, state, None, None, loader.set_class
+            more["members"] = classes.member_attributes(cls)
+            members, *kind = classes.made_members(cls) or (classes.members(cls),)
+            args = (*named, members, classes.enum_settings(cls), *kind)
+            return agent_classes.enumeration, args, (classes.enum_attributes(cls), more)
+        if classes.is_namedtuple(cls):
+            args = (number, cls.__name__, cls._fields, cls.__bases__, namespace)
+            more["defaults"] = cls.__new__.__defaults__
+            return agent_classes.namedtuple, args, (classes.namedtuple_attributes(cls), more)
+        if classes.is_typed_dict(cls):
+            args = (number, cls.__name__, [*cls.__annotations__], cls.__total__, namespace)
+            return agent_classes.typed_dict, args, (classes.typed_dict_attributes(cls), more)
+        attributes = classes.attributes
+        if classes.is_dataclass(cls):
+            attributes = classes.dataclass_attributes
+            more["dataclass"] = classes.dataclass_parts(cls)
+        return agent_classes.skeleton, named, (attributes(cls), more)
+
+
+def _by_reference(module: str, version: tuple[int, int]) -> bool:
+    return modules.by_reference(module) and (
+        version >= sys.version_info[:2] or modules.is_standard(module) or _reads(module, version)
+    )
+
+
+@functools.cache
+def _reads(module: str, version: tuple[int, int]) -> bool:
+    """Whether that version reads a module of the user's own, and those that it imports."""
+    needed = modules.bundle_of(module, at_load=True).values()
+    return all(source_syntax.reads(each.text, version) for each in needed)
+
+
+def _is_agents(fn: types.FunctionType) -> bool:
+    return (fn.__module__ or "").startswith(loader.LOCAL_NAME)
 
 
 def _ships(fn: types.FunctionType, name: str) -> bool:
@@ -207,7 +262,7 @@ def _attributes(module: types.ModuleType, names: frozenset[str]) -> dict[str, An
 
 
 def _module(pickler: PayloadPickler, module: types.ModuleType) -> Any:
-    if modules.is_importable(module):
+    if pickler.is_importable(module):
         pickler.need(module.__name__)
         return loader.imported, (module.__name__,)
     return pickler.reduce_namespace(pickler.namespace(vars(module)))
@@ -228,13 +283,87 @@ def _lru_cache(pickler: PayloadPickler, cached: Any) -> Any:
     return loader.lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
 
 
+def _is_importable(pickler: PayloadPickler, obj: Any) -> bool:
+    """Whether the far side can import what typing made under a name."""
+    found = getattr(sys.modules.get(obj.__module__), obj.__name__, None)
+    if found is not obj or not pickler.by_reference(obj.__module__):
+        return False
+    pickler.need(obj.__module__)
+    return True
+
+
 def _typevar(pickler: PayloadPickler, var: typing.TypeVar) -> Any:
-    if modules.by_reference(var.__module__):
-        pickler.need(var.__module__)
+    if _is_importable(pickler, var):
         return NotImplemented
     names = ("bound", "covariant", "contravariant")
     settings = {name: value for name in names if (value := getattr(var, f"__{name}__"))}
-    return loader.typevar, (var.__name__, var.__constraints__, settings)
+    return loader.typing_object, ("TypeVar", var.__name__, var.__constraints__, settings)
+
+
+def _named(pickler: PayloadPickler, obj: Any) -> Any:
+    """A ParamSpec, a TypeVarTuple or a NewType: made anew unless it can be imported there."""
+    if _is_importable(pickler, obj):
+        return NotImplemented
+    more = (obj.__supertype__,) if isinstance(obj, typing.NewType) else ()
+    return loader.typing_object, (type(obj).__name__, obj.__name__, more)
+
+
+def _union(_: PayloadPickler, union: types.UnionType) -> Any:
+    # As every version can say it.
+    return operator.getitem, (typing.Union, union.__args__)
+
+
+def _generic_alias(pickler: PayloadPickler, alias: types.GenericAlias) -> Any:
+    if pickler.remote.version >= (3, 9):
+        return NotImplemented
+    name = alias.__origin__.__name__
+    older = getattr(typing, _OLDER_NAMES.get(name, name), None)
+    return (operator.getitem, (older, alias.__args__)) if older is not None else NotImplemented
+
+
+_OLDER_NAMES = {
+    **{kind.__name__: kind.__name__.title() for kind in (list, dict, tuple, set, type)},
+    "frozenset": "FrozenSet",
+    "defaultdict": "DefaultDict",
+    "deque": "Deque",
+}
+
+
+def _library_function(pickler: PayloadPickler, fn: types.FunctionType) -> Any:
+    """Return how a function that a decorator of the standard library returned is made there."""
+    name = _WRAPPERS.get(id(fn.__code__))
+    if name is not None:
+        return loader.rewrapped, ("contextlib", name, _closure(fn)["func"])
+    if fn.__code__ is _DISPATCHING_METHOD:
+        parts, method = _closure(fn), fn.register.__self__  # type: ignore[attr-defined]
+        return _DispatchMethod.__get__, (method, parts["obj"], parts["cls"])
+    special = {key: getattr(fn, key) for key in ("__name__", "__qualname__", "__module__")}
+    special["__doc__"] = fn.__doc__
+    methods = ("register", "dispatch", "registry", "_clear_cache")
+    attributes = {key: value for key, value in vars(fn).items() if key not in methods}
+    state = dict(fn.registry), attributes, special  # type: ignore[attr-defined]
+    return loader.singledispatch, (), state, None, None, loader.set_singledispatch
+
+
+def _context_manager(_: PayloadPickler, manager: Any) -> Any:
+    """A context manager that was not entered yet, as decorators keep one."""
+    if inspect.getgeneratorstate(manager.gen) != inspect.GEN_CREATED:
+        return NotImplemented
+    return type(manager), (manager.func, manager.args, manager.kwds)
+
+
+def _closure(fn: types.FunctionType) -> dict[str, Any]:
+    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells}
+
+
+# Code that a decorator gives all that it returns, by the decorator's name.
+_CONTEXTS: tuple[Any, ...] = (contextlib.contextmanager, contextlib.asynccontextmanager)
+_WRAPPERS = {id(each(lambda: None).__code__): each.__name__ for each in _CONTEXTS}
+_DispatchMethod: Any = functools.singledispatchmethod
+_DISPATCHING = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
+_DISPATCHING_METHOD = _DispatchMethod(lambda _: None).__get__(object(), object).__code__
+_LIBRARY_CODES = {*_WRAPPERS, id(_DISPATCHING), id(_DISPATCHING_METHOD)}
 
 
 _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
@@ -249,10 +378,21 @@ _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     staticmethod: lambda _, obj: (staticmethod, (obj.__func__,)),
     classmethod: lambda _, obj: (classmethod, (obj.__func__,)),
     functools.cached_property: lambda _, obj: (
-        functools.cached_property,
-        (obj.func,),
-        {"attrname": obj.attrname},
+        loader.cached_property,
+        (obj.func, obj.attrname),
     ),
     type(functools.lru_cache(lambda: None)): _lru_cache,
+    functools.singledispatchmethod: lambda _, obj: (
+        loader.rewrapped,
+        ("functools", "singledispatchmethod", obj.func),
+        {"dispatcher": obj.dispatcher},
+    ),
     typing.TypeVar: _typevar,
+    typing.ParamSpec: _named,
+    typing.NewType: _named,
+    types.UnionType: _union,
+    type(_CONTEXTS[0](lambda: iter(()))()): _context_manager,
+    types.GenericAlias: _generic_alias,
 }
+if sys.version_info >= (3, 11):
+    _HANDLERS[typing.TypeVarTuple] = _named
