@@ -37,6 +37,7 @@ AGENT_MODULES = (
     "kinds_arrays",
     "kinds",
     "loader",
+    "bundle",
     "answers",
     "processes",
     "worker",

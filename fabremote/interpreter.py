@@ -210,7 +210,7 @@ class Prepared:
         session.reserve()
         number = session.number()
         try:
-            call = Call(session, number, self.name, self._options, self._keep)
+            call = Call(session, number, self.name, self._options, self._keep, payload.provide)
         except BaseException:
             session.forget(number)
             raise
@@ -222,7 +222,7 @@ class Prepared:
     def _finish(self) -> tuple[Any, Outcome]:
         call, payload, decoder = self._start()
         try:
-            call.session.begin(call, payload.pieces)
+            call.session.begin(call, payload.parcel)
         except (KeyboardInterrupt, SystemExit) as error:
             call.abort(error)
         del payload
@@ -269,7 +269,7 @@ class Prepared:
         service = call.session.service()
         future = RemoteFuture(self.name, functools.partial(service.cancel, call))
         service.adopt(call, functools.partial(self._resolve, future, decoder))
-        call.session.begin(call, payload.pieces)
+        call.session.begin(call, payload.parcel)
         return future
 
     def _resolve(self, future: RemoteFuture[Any], decoder: Decoder, outcome: Outcome) -> None:

@@ -26,7 +26,7 @@ LAYERS = (
     {"hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"options"},
-    {"calls", "links", "refusals", "service", "session", "starting", "streams"},
+    {"calls", "links", "refusals", "service", "session", "starting", "store", "streams"},
     {"shipping"},
     {"interpreter"},
     {"connection"},

@@ -35,6 +35,8 @@ class Supervisor:
         self.backlog = 0
         self.resting = False
         self.calls = {}
+        # What the caller says to keep: digest -> pieces. It counts how much that is.
+        self.blobs = {}
         self.spares = []
         self.dying = []
         self.dozing = []
@@ -146,9 +148,15 @@ class Supervisor:
             return
         for kind, number, piece in self.decoder.feed(data):
             if kind == wire.OPEN:
-                self.open(number, piece == b"\1")
+                self.open(number, bytes(piece))
             elif number in self.calls:
                 self.calls[number].take(kind, piece)
+            elif kind == wire.STORE:
+                digest = bytes(piece[: wire.DIGEST])
+                self.blobs.setdefault(digest, []).append(bytes(piece[wire.DIGEST :]))
+            elif kind == wire.DROP:
+                for digest in digests(piece):
+                    del self.blobs[digest]
         self.rest_stdin()
 
     def rest_stdin(self):
@@ -158,7 +166,8 @@ class Supervisor:
             # Resting, it still shows its end.
             self.watch(self.stdin, self.on_stdin, 0 if behind else select.POLLIN)
 
-    def open(self, number, has_stdin):
+    def open(self, number, data):
+        blobs = self.needed(data) if len(data) > 1 else ()
         try:
             call = self.spares.pop(0) if self.spares else self.fork()
         except OSError as error:
@@ -166,7 +175,14 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
-        call.begin(number, has_stdin)
+        call.begin(number, data[0] & wire.HAS_STDIN, blobs)
+
+    def needed(self, data):
+        """Return the (digest, pieces) of the blobs that OPEN's data names."""
+        found = digests(data[1:])
+        if data[0] & wire.HAS_LIST:
+            found += digests(b"".join(self.blobs[found[0]]))
+        return [(digest, self.blobs[digest]) for digest in found]
 
     def refuse(self, number, error):
         """Say that a call has no process to run in."""
@@ -270,6 +286,11 @@ class Supervisor:
 
     def finish_dying(self):
         self.dying = [group for group in self.dying if not group.gone()]
+
+
+def digests(data):
+    """Return the digests in ``data``."""
+    return [bytes(data[n : n + wire.DIGEST]) for n in range(0, len(data), wire.DIGEST)]
 
 
 def main(stdin, stdout):

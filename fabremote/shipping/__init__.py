@@ -6,7 +6,9 @@
        |-- pickler    functions, classes, cells and modules as loader calls
        |     |-- code       what a code object refers to; its bytes
        |     |-- classes    a class's parts
-       |     `-- modules    by reference, bundled with the call, or by value
+       |     `-- modules    by reference, beside the call, or by value
+       |           `-- sources    where modules come from, and their text
+       |-- forwarding     what the function asks for as it runs
        `-- culprits   the place of what can't be sent, for the message
     answers.Decoder(...)                what a call gives back
        |-- nodes      an inert graph from untrusted bytes, then built

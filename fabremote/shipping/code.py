@@ -18,7 +18,7 @@ from types import CodeType
 
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
-from fabremote.shipping.modules import from_import
+from fabremote.shipping.sources import from_import
 
 _GLOBAL_NAMES = frozenset(
     ["LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"]

@@ -18,7 +18,13 @@ from invoke.context import Context
 
 from fabremote.agent import loader
 from fabremote.bootstrap import RemotePython
-from fabremote.shipping import classes, code, modules
+from fabremote.shipping import classes, code
+from fabremote.shipping.modules import Scope
+from fabremote.store import Blob
+
+# Constant bytes from this many on are sent once to an agent, up to so many of them in a payload.
+BLOB = 200
+BLOBS = 1000
 
 # Compared by identity, so that they must be the far side's own.
 _SENTINELS = {
@@ -43,7 +49,8 @@ class Forbidden(Exception):
 class Namespace:
     """The globals of code that goes by value: one per globals dict and payload."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any], scope: Scope) -> None:
+        self._scope = scope
         self.name: str = values.get("__name__") or "__main__"
         self.values = values
 
@@ -52,25 +59,26 @@ class Namespace:
         """Whether the far side has these globals once it imports their module."""
         module = sys.modules.get(self.name)
         mine = module is not None and vars(module) is self.values
-        return mine and modules.by_reference(self.name)
+        return mine and self._scope.by_reference(self.name)
 
 
 class PayloadPickler(_pickle.Pickler):
     """A pickler of one payload.
 
-    ``classes``: the caller's own classes in it, by number. ``bundle``: the
-    names of own modules that it refers to, whose sources must go along.
+    ``classes``: the caller's own classes in it, by number. ``scope``: the
+    modules that it refers to. ``blobs``: its large constants, by digest.
     ``files``: those that its code came from.
     """
 
     def __init__(
-        self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None
+        self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None, scope: Scope
     ) -> None:
         protocol = 5 if remote.version >= (3, 8) else 4
         super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
         self.remote = remote
         self.classes: list[type] = []
-        self.bundle: set[str] = set()
+        self.scope = scope
+        self.blobs: dict[bytes, Blob] = {}
         self.files: set[str] = set()
         self._namespaces: dict[int, Namespace] = {}
 
@@ -89,7 +97,7 @@ class PayloadPickler(_pickle.Pickler):
     def goes_by_name(self, obj: Any) -> bool:
         """Return whether the far side can import ``obj`` by its module and qualified name."""
         module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-        if not isinstance(module, str) or path is None or not modules.by_reference(module):
+        if not isinstance(module, str) or path is None or not self.scope.by_reference(module):
             return False
         found = sys.modules.get(module)
         for part in path.split("."):
@@ -100,13 +108,19 @@ class PayloadPickler(_pickle.Pickler):
         return True
 
     def need(self, module: str) -> None:
-        """Bundle an own module's source, and what it imports, with the payload."""
-        if module not in self.bundle and modules.origin(module) != "standard":
-            self.bundle.update(modules.bundle_of(module))
+        """Have an own module's source, and what it imports, go along."""
+        self.scope.need(module)
+
+    def blob(self, data: bytes) -> bytes | Blob:
+        """Return what stands for constant bytes in the payload; there it loads as bytes."""
+        if len(data) < BLOB or len(self.blobs) >= BLOBS:
+            return data
+        made = Blob(data)
+        return self.blobs.setdefault(made.digest, made)
 
     def namespace(self, values: dict[str, Any]) -> Namespace:
         """Return the one `Namespace` of these globals."""
-        return self._namespaces.setdefault(id(values), Namespace(values))
+        return self._namespaces.setdefault(id(values), Namespace(values, self.scope))
 
     def reduce_namespace(self, home: Namespace) -> Any:
         if home.imported:
@@ -134,8 +148,10 @@ class PayloadPickler(_pickle.Pickler):
         parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
         for module in filter(_is_module, [*used.values(), *_captured(fn)]):
             submodules += self._submodules(module, found.names)
-            if not modules.is_importable(module):
+            if not self.scope.is_importable(module):
                 parts.append((module, _attributes(module, found.names)))
+        if "__import__" in found.names:
+            self.need("importlib")
         for name in found.modules(fn.__globals__.get("__package__") or ""):
             self.need(name)
         special = {
@@ -149,7 +165,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def _submodules(self, module: types.ModuleType, names: frozenset[str]) -> list[str]:
         """Return the package's submodules that code reaches as its attributes."""
-        if not hasattr(module, "__path__") or not modules.is_importable(module):
+        if not hasattr(module, "__path__") or not self.scope.is_importable(module):
             return []
         start = module.__name__ + "."
         found = [
@@ -163,7 +179,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.files.add(obj.co_filename)
-        return loader.code, (code.dump(obj, self.remote),)
+        return loader.code, (self.blob(code.dump(obj, self.remote)),)
 
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":
@@ -207,7 +223,7 @@ def _attributes(module: types.ModuleType, names: frozenset[str]) -> dict[str, An
 
 
 def _module(pickler: PayloadPickler, module: types.ModuleType) -> Any:
-    if modules.is_importable(module):
+    if pickler.scope.is_importable(module):
         pickler.need(module.__name__)
         return loader.imported, (module.__name__,)
     return pickler.reduce_namespace(pickler.namespace(vars(module)))
@@ -229,7 +245,7 @@ def _lru_cache(pickler: PayloadPickler, cached: Any) -> Any:
 
 
 def _typevar(pickler: PayloadPickler, var: typing.TypeVar) -> Any:
-    if modules.by_reference(var.__module__):
+    if pickler.scope.by_reference(var.__module__):
         pickler.need(var.__module__)
         return NotImplemented
     names = ("bound", "covariant", "contravariant")
@@ -245,6 +261,7 @@ _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     types.MethodType: lambda _, obj: (loader.method, (obj.__func__, obj.__self__)),
     types.MappingProxyType: lambda _, obj: (loader.mappingproxy, (dict(obj),)),
     Namespace: PayloadPickler.reduce_namespace,
+    Blob: lambda _, obj: (loader.blob, (obj.digest,)),
     property: lambda _, obj: (property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)),
     staticmethod: lambda _, obj: (staticmethod, (obj.__func__,)),
     classmethod: lambda _, obj: (classmethod, (obj.__func__,)),
