@@ -21,6 +21,7 @@ from fabremote.options import Options, resolve
 from fabremote.session import Session
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
+from fabremote.shipping.modules import explain_missing, modules_of
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 
 P = ParamSpec("P")
@@ -234,7 +235,7 @@ class Prepared:
             raise Failure(self._result(None, outcome, exited=None), outcome.error)
         if outcome.error is not None:
             raise outcome.error
-        return read_answer(outcome.answer, decoder, self._host.label)
+        return read_answer(outcome.answer, decoder, self._host.label, self._options.modules)
 
     def value(self) -> Any:
         """Run the call and return its value."""
@@ -284,7 +285,9 @@ class Prepared:
             settle()
 
 
-def read_answer(answer: memoryview | None, decoder: Decoder, label: str) -> Any:
+def read_answer(
+    answer: memoryview | None, decoder: Decoder, label: str, modules: tuple[str, ...] = ()
+) -> Any:
     """Return the value that an answer's bytes hold, or raise what they say was raised."""
     letter = bytes(answer[:1]) if answer is not None else b""
     data = answer[1:] if answer is not None else memoryview(b"")
@@ -293,14 +296,28 @@ def read_answer(answer: memoryview | None, decoder: Decoder, label: str) -> Any:
     if letter == b"R":
         raise refusal(decoder, plain(data))
     if letter == b"E":
-        raise raised.rebuild(raised.records(data), decoder, label)
+        raise with_remedy(raised.rebuild(raised.records(data), decoder, label), label, modules)
     if letter == b"L":
         found = raised.records(data)
+        cause = with_remedy(raised.rebuild(found, decoder, label), label, modules)
+        why = f"{found[0].type_name}: {found[0].text}."
+        if isinstance(cause, ModuleNotFoundError):
+            why = str(cause)
         raise ShippingError(
-            f"{decoder.what} was sent, but not loaded there: {found[0].type_name}: "
-            f"{found[0].text}. What the function uses must be importable by that interpreter."
-        ) from raised.rebuild(found, decoder, label)
+            f"{decoder.what} was sent, but not loaded there: {why} "
+            "What the function uses must be importable by that interpreter."
+        ) from cause
     raise ResultError(f"{decoder.what} answered with what is not an answer.")
+
+
+def with_remedy(error: BaseException, label: str, modules: tuple[str, ...]) -> BaseException:
+    """Return the exception; where an import failed there, it says where, and what to do."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        plain_text = f"No module named {error.name!r}"
+        if str(error) in (plain_text, f"{plain_text}; {error.name!r} is not a package"):
+            error.msg = explain_missing(error.name, modules_of(modules), label)
+            error.args = (error.msg,)
+    return error
 
 
 __all__ = ["Interpreter", "RemoteFuture", "Result"]

@@ -18,7 +18,7 @@ from typing import Any
 
 from fabremote.agent.bundle import PACKAGE
 from fabremote.shipping.modules import Scope, stale, with_parents
-from fabremote.shipping.sources import MARSHAL, Source, find_spec
+from fabremote.shipping.sources import MARSHAL, Source, find_spec, is_installed_file
 
 # The largest data file that is sent, in bytes.
 LARGEST = 64 << 20
@@ -62,10 +62,10 @@ class Forwarder:
         for source in found.values():
             if source.stale:
                 return stale(source)
-        self._sent |= found
-        self.modules |= found.keys()
-        self.files |= {source.file for source in found.values()}
-        self._roots |= {each.partition(".")[0] for each in found}
+        self._sent.update(found)
+        self.modules.update(found)
+        self.files.update(source.file for source in found.values())
+        self._roots.update(each.partition(".")[0] for each in found)
         return [source.entry for source in found.values()]
 
     def _announced(self, name: str) -> bool:
@@ -80,7 +80,7 @@ class Forwarder:
             return None
         spec = find_spec(name)
         origin = spec.origin if spec is not None else None
-        if origin is None or not self._is_own(origin):
+        if origin is None or is_installed_file(origin) or not self._is_own(origin):
             return None
         return (
             f"{name} isn't sent: only Python source is, and it is {os.path.basename(origin)}. "

@@ -200,8 +200,9 @@ class Scope:
         for source in self.bundle.values():
             if source.stale:
                 raise ShippingError(stale(source))
-            if not self.dynamic and source.imports.anywhere & _DYNAMIC:
-                self.dynamic = True
+            if not self.dynamic:
+                dynamic = "__import__" in source.text or source.imports.anywhere & _DYNAMIC
+                self.dynamic = bool(dynamic)
         roots = self.roots()
         if not roots:
             return None
@@ -260,8 +261,8 @@ def _is_registered(name: str) -> bool:
 
 
 def own_names() -> set[str]:
-    """Return the top-level names of modules in the user's own folders of ``sys.path``."""
-    found: set[str] = set()
+    """Return the top-level names of own modules: those loaded, and those that ``sys.path`` has."""
+    found = {name for name in list(sys.modules) if "." not in name and origin(name) == "own"}
     for entry in sys.path:
         folder = os.path.abspath(entry or ".")
         if not sources.is_installed_file(folder):
@@ -303,10 +304,14 @@ def explain_missing(name: str, modules: Modules, where: str) -> str:
         why = f"modules= keeps it from being sent: leave that out, or install {name} there."
     else:
         top = name.partition(".")[0]
-        why = f'Send it with modules=["{top}"], or install it there, as with requires=["{top}"].'
+        install = f'install it there, as with requires=["{top}"].'
         spec = sources.find_spec(name)
-        if spec is not None and isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
-            why = f"It is a compiled extension, so install it there, as with requires=[{top!r}]."
+        if spec is None:
+            why = f"Nor is it here: {install}"
+        elif isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
+            why = f"It is a compiled extension: {install}"
+        else:
+            why = f'Send it with modules=["{top}"], or {install}'
     return f"No module named {name!r} on {where}. {why}"
 
 
