@@ -37,6 +37,9 @@ VIRTUAL = "<sent>/"
 
 # Modules whose source came from the caller: name -> (text, file, kind).
 BUNDLE = {}  # type: dict[str, tuple[str, str, int]]
+# The code that the forker compiled ahead, by digest; and of it the modules of this call.
+CODES = {}  # type: dict[bytes, object]
+READY = {}  # type: dict[str, object]
 # The top-level names below which the caller has modules, and what it hasn't there.
 ROOTS = set()  # type: set[str]
 ABSENT = set()  # type: set[str]
@@ -125,11 +128,13 @@ def ask(*words):
 def install(digest):
     """Make the caller's modules importable, ahead of this host's own."""
     listed = loader.BLOBS[digest]
-    parts = [
-        marshal.loads(loader.BLOBS[listed[n : n + DIGEST]]) for n in range(0, len(listed), DIGEST)
-    ]
+    digests = [listed[n : n + DIGEST] for n in range(0, len(listed), DIGEST)]
+    parts = [marshal.loads(loader.BLOBS[each]) for each in digests]
     ROOTS.update(parts[0])
     take(parts[1:])
+    for each, part in zip(digests, parts):
+        if each in CODES:
+            READY[part[0]] = CODES[each]
     if sys.version_info[:2] == (3, 9) and "importlib._common" in sys.modules:
         serve_files(sys.modules["importlib._common"])
     sys.meta_path.insert(0, Finder)
@@ -158,6 +163,11 @@ def fetch(name):
     if name not in BUNDLE:
         ABSENT.add(name)
     return name in BUNDLE
+
+
+def compiled(name, text, file):
+    """Return a module's code."""
+    return compile(text, file or "<%s>" % name, "exec", 0, True)
 
 
 class Finder:
@@ -194,8 +204,7 @@ class Finder:
 
     @staticmethod
     def get_code(name):
-        text, file, _ = BUNDLE[name]
-        return compile(text, file or "<%s>" % name, "exec", 0, True)
+        return READY.get(name) or compiled(name, *BUNDLE[name][:2])
 
     @staticmethod
     def get_source(name):

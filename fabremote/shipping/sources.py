@@ -322,10 +322,16 @@ def _imports(source: Source) -> Imports:
         anywhere.update(found)
         if loading:
             at_load.update(found)
-        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        skipped = inside or _is_guard(node)
-        queue.extend((child, loading and not skipped) for child in ast.iter_child_nodes(node))
+        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        below = loading and not inside and not _is_guard(node)
+        queue.extend((child, below) for child in _statements(node))
     return Imports(frozenset(at_load), frozenset(anywhere))
+
+
+def _statements(node: ast.AST) -> list[ast.AST]:
+    """Return the statements in a statement, and its handlers and cases."""
+    fields = ("body", "orelse", "finalbody", "handlers", "cases")
+    return [child for field in fields for child in getattr(node, field, ())]
 
 
 def _is_guard(node: ast.AST) -> bool:
