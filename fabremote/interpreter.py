@@ -118,6 +118,15 @@ class Interpreter:
         """
         return self._prepare(fn, args, kwargs).submit()
 
+    def plan(self) -> tuple[Options, RemotePython]:
+        """Return the options in force, and the interpreter as far as it is known.
+
+        Nothing is started for it: until a call has run, it is taken to be this Python.
+        """
+        options = resolve(self._host.context, self._given)
+        session = self._host.live_session(options)
+        return options, session.python if session is not None else this_python()
+
     def _prepare(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
     ) -> Prepared:

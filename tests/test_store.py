@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,49 @@ def test_modules_are_sent_once_over_ssh(conn_openssh: Connection, package: Any) 
     assert len(store._kept) == 33
     assert python.submit(package.names).result() == ["part0", "part29"]
     assert len(store._kept) == 33
+
+
+def ready() -> list[str]:
+    """The modules that a worker had compiled from birth, beside those of its call."""
+    return sorted(sys.modules["_fabremote_agent.bundle"].READY)
+
+
+def test_modules_that_are_used_again_are_compiled_ahead(
+    local: Any, package: Any, tmp_path: Path
+) -> None:
+    # What can't be compiled is left to the call that imports it.
+    (tmp_path / "large" / "broken.py").write_text("def broken(:\n")
+    (tmp_path / "large" / "deep.py").write_text("VALUE = " + "(" * 5000 + ")" * 5000 + "\n")
+
+    def look(broken: bool = False) -> tuple[list[str], list[str]]:
+        if broken:
+            from large import broken as _  # type: ignore[import-not-found]
+            from large import deep as _  # noqa: F811, F401
+        return package.names(), ready()
+
+    names, found = local.call(look)
+    assert (names, found) == (["part0", "part29"], [])
+    for _ in range(50):
+        names, found = local.call(look)
+        assert names == ["part0", "part29"]
+        if found:
+            break
+        time.sleep(0.05)
+    assert found == sorted(["large", *(f"large.part{number}" for number in range(30))])
+    for _ in range(2):
+        with pytest.raises(SyntaxError):
+            local.call(look, True)
+    assert local.call(look)[0] == ["part0", "part29"]
+
+
+def test_a_changed_module_is_not_run_as_it_was_compiled(local: Any, package: Any) -> None:
+    for _ in range(4):
+        local.call(package.names)
+        time.sleep(0.05)
+    path = Path(package.part0.__file__)
+    path.write_text("NAME = 'new'\n")
+    importlib.reload(package.part0)
+    assert [local.call(package.names) for _ in range(5)] == [["new", "part29"]] * 5
 
 
 def test_one_changed_module_is_sent_alone(local: Any, sent: list[int], package: Any) -> None:

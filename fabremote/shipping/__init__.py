@@ -10,6 +10,7 @@
        |           `-- sources    where modules come from, and their text
        |-- forwarding     what the function asks for as it runs
        `-- culprits   the place of what can't be sent, for the message
+    explain.explain(fn, ...)            what it would send, and why
     answers.Decoder(...)                what a call gives back
        |-- nodes      an inert graph from untrusted bytes, then built
        |     `-- scan       the bytes, looked through before they are unpickled
