@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 from invoke.context import Context
 
-from fabremote import Connection, RemoteCancelled, RemoteTimeout, ShippingError, wrap
+from fabremote import Connection, RemoteCancelled, RemoteTimeout, ShippingError, remotely, wrap
 from fabremote.bootstrap import this_python
 from fabremote.options import Options
 from fabremote.shipping import sources
@@ -220,6 +221,30 @@ def test_a_module_is_one_object_however_it_is_reached(local: Any, tree: Project)
         ]
 
     assert local.call(same) == [True, True, True]
+
+
+def test_a_package_that_goes_by_value_has_its_submodules_and_files(
+    local: Any, project: Project
+) -> None:
+    project.write(
+        "valued/__init__.py",
+        """
+        import importlib, importlib.resources, pytest
+        FACTOR = 2
+        def work(name):
+            from . import part
+            found = importlib.import_module(f".{name}", __package__)
+            text = importlib.resources.files(__package__).joinpath("data.txt").read_text()
+            return [part.VALUE * FACTOR, found.VALUE, text, __name__]
+        """,
+    )
+    project.write("valued/part.py", "VALUE = 4\n")
+    project.write("valued/late.py", "from valued.part import VALUE\n")
+    project.write("valued/data.txt", "data")
+    valued: Any = importlib.import_module("valued")
+    valued.FACTOR = 3
+    assert not scope().by_reference("valued")
+    assert local.call(valued.work, "late") == [12, 4, "data", "valued"]
 
 
 def test_modules_that_import_each_other_in_a_circle(local: Any, project: Project) -> None:
@@ -625,6 +650,16 @@ def test_what_the_option_refuses(
         context.python(modules=given)
 
 
+def test_the_decorator_takes_the_option(context: Any, installed: Project) -> None:
+    installed.write("decorated.py", "VALUE = 4\n")
+
+    @remotely(context, python=sys.executable, py_options="-S", modules=["decorated"])
+    def use() -> int:
+        return importlib.import_module("decorated").VALUE  # type: ignore[no-any-return]
+
+    assert use() == 4
+
+
 def test_what_is_not_here_cannot_be_sent(context: Any) -> None:
     python = context.python(python=sys.executable, modules=["nowhere_to_be_found"])
     with pytest.raises(ShippingError, match="there is no module nowhere_to_be_found here"):
@@ -696,6 +731,34 @@ def test_a_file_that_changed_before_it_was_sent_is_not_sent(
         local.call(importing)
     importlib.reload(module)
     assert local.call(importing) == 20
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_only_files_of_modules_that_are_not_loaded_are_looked_at(
+    tree: Project, monkeypatch: pytest.MonkeyPatch, loaded: bool
+) -> None:
+    def work() -> Any:
+        import own.deep.leaf
+
+        return own.deep.leaf.VALUE
+
+    if loaded:
+        importlib.import_module("own.deep.leaf")
+    sent(work)
+    sent(len)
+    stat, looked = os.stat, []
+
+    def counted(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        looked.append(path)
+        return stat(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", counted)
+    assert sent(work) >= {"own.deep.leaf"}
+    assert bool(looked) is not loaded
+    looked.clear()
+    assert sent(len) == set()
+    assert sent(lambda: [os.getpid(), json.dumps({})]) == set()
+    assert looked == []
 
 
 # What a hostile host may ask for

@@ -150,6 +150,15 @@ def take(modules):
             loader.SHIPPED_FILES.add(file)
 
 
+def package(name, file, parent):
+    """Return this process's module for a package whose globals travel by value."""
+    made = loader.module(name, file, parent)
+    made.__spec__ = Finder.find_spec(name)
+    made.__loader__ = Finder
+    made.__path__ = made.__spec__.submodule_search_locations
+    return made
+
+
 def fetch(name):
     """Return whether the caller has a module, whose source is here now."""
     if name in BUNDLE:

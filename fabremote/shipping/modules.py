@@ -192,6 +192,17 @@ class Scope:
         elif not is_standard(name):
             self.bundle.update(self.modules.closure(name))
 
+    def package(self, name: str) -> bool:
+        """Have a package that goes by value be one there, too; return whether it is one.
+
+        Its submodules and data files are then asked for.
+        """
+        source = self.modules.source_of(name) if origin(name) == "own" else None
+        if source is None or source.kind == MODULE or source.stale:
+            return False
+        self.bundle[name] = source
+        return True
+
     def listed(self) -> BlobList | None:
         """Return the blobs of what goes along: the names that may be asked for, and modules.
 

@@ -16,7 +16,7 @@ from typing import Any
 from fabric.group import Group
 from invoke.context import Context
 
-from fabremote.agent import loader
+from fabremote.agent import bundle, loader
 from fabremote.bootstrap import RemotePython
 from fabremote.shipping import classes, code
 from fabremote.shipping.modules import Scope
@@ -25,6 +25,8 @@ from fabremote.store import Blob
 # Constant bytes from this many on are sent once to an agent, up to so many of them in a payload.
 BLOB = 200
 BLOBS = 1000
+
+_OURS = (loader.__name__, bundle.__name__)
 
 # Compared by identity, so that they must be the far side's own.
 _SENTINELS = {
@@ -126,7 +128,8 @@ class PayloadPickler(_pickle.Pickler):
         if home.imported:
             self.need(home.name)
             return loader.imported, (home.name,)
-        return loader.module, (
+        make = bundle.package if self.scope.package(home.name) else loader.module
+        return make, (
             home.name,
             home.values.get("__file__"),
             home.values.get("__package__"),
@@ -134,7 +137,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_function(self, fn: types.FunctionType) -> Any:
         # The loader's own functions are what payloads are made of.
-        if fn.__module__ == loader.__name__ or self.goes_by_name(fn):
+        if fn.__module__ in _OURS or self.goes_by_name(fn):
             return NotImplemented
         args = fn.__code__, self.namespace(fn.__globals__), fn.__name__, fn.__closure__
         return loader.function, args, self._function_state(fn), None, None, loader.set_function
