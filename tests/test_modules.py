@@ -841,6 +841,16 @@ def test_a_host_gets_nothing_else(forwarder: Forwarder, words: tuple[str, ...]) 
     assert marshal.loads(forwarder.answer(request)) is None
 
 
+def test_a_host_gets_no_files_of_what_is_kept_from_going(tree: Project) -> None:
+    made = scope("-own.deep")
+    made.need("own.top")
+    kept = Forwarder(made, set())
+    assert ask(kept, "data", "own", "top.py") == b"TOP = 't'\n"
+    assert ask(kept, "data", "own", "deep/leaf.py") is None
+    assert ask(kept, "list", "own", "deep") is None
+    assert ask(kept, "module", "own.deep.leaf") is None
+
+
 def test_a_folder_of_modules_gives_no_files_unless_it_is_imported_here(
     forwarder: Forwarder,
 ) -> None:

@@ -247,7 +247,7 @@ class Entry:
     """What pkgutil finds in a sent package's __path__."""
 
     def __init__(self, path):
-        if not path.startswith(VIRTUAL):
+        if not isinstance(path, str) or not path.startswith(VIRTUAL):
             raise ImportError("not a package that was sent", path=path)
         self.name = path[len(VIRTUAL) :]
 

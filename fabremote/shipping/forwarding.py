@@ -3,8 +3,8 @@
 A host that was broken into may ask for anything. It gets sources only of
 modules that may be sent (see `modules`) below the top-level names announced to
 it, and files only of the folders of packages that were sent: none whose name
-begins with a dot, none that a link leads out of the folder to, and of a package
-without ``__init__.py`` only if it is imported here.
+begins with a dot or that the option ``modules`` keeps, none that a link leads
+out of the folder to, and of a package without ``__init__.py`` only if it is imported here.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ class Forwarder:
         if source is None or not _has_data(source):
             return []
         if any(not part or part.startswith(".") or "\0" in part for part in parts):
+            return []
+        if self._scope.modules.keeps(package, parts):
             return []
         found = []
         for folder in source.folders:

@@ -53,6 +53,12 @@ class Modules:
             name = name.rpartition(".")[0]
         return None
 
+    def keeps(self, package: str, parts: list[str]) -> bool:
+        """Return whether the option keeps a file below a package: a module's, or in its folder."""
+        stems = [part.partition(".")[0] for part in parts]
+        within = (".".join([package, *stems[:depth]]) for depth in range(1, len(stems) + 1))
+        return any(self.rule(name) is False for name in within)
+
     def source_of(self, name: str) -> Source | None:
         """Return the source of a module that may be sent, or None."""
         rule = self.rule(name)
