@@ -22,6 +22,7 @@ from fabremote.links import ProcessLink
 from fabremote.options import Options
 from fabremote.shipping.payload import dump
 from fabremote.store import Blob, BlobList, Parcel, Store
+from tests import interpreters
 
 
 @pytest.fixture
@@ -160,6 +161,20 @@ def test_modules_that_are_used_again_are_compiled_ahead(
         with pytest.raises(SyntaxError):
             local.call(look, True)
     assert local.call(look)[0] == ["part0", "part29"]
+
+
+@pytest.mark.parametrize("version", [v for v in interpreters.found() if v != "2.7"])
+def test_any_version_keeps_and_compiles(
+    context: Any, sent: list[int], package: Any, version: str
+) -> None:
+    python = context.python(python=interpreters.found()[version])
+    python.call(abs, -1)
+    sent.clear()
+    for _ in range(6):
+        assert python.call(package.names) == ["part0", "part29"]
+        time.sleep(0.02)
+    assert sent[0] > 30 * 4000
+    assert max(sent[1:]) < 512
 
 
 def test_a_changed_module_is_not_run_as_it_was_compiled(local: Any, package: Any) -> None:

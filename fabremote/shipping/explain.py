@@ -87,7 +87,8 @@ def explain(
 
     ``python``: an interpreter, as ``conn.python(...)`` returns, whose options
     count; it isn't started for this, and no connection is made. Without it, or
-    as long as it hasn't run anything, it is taken to be this Python.
+    as long as it hasn't run anything, it is taken to be this Python. The options
+    that a decorated function was given don't count here; give them to ``python``.
 
     A call that can't be sent is described as well, and ``refused`` says why.
     Raises TypeError if ``fn`` can't be called.
