@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import bulk, calls, connecting, output, sizes
+from benchmarks import bulk, calls, connecting, output, shipping, sizes
 from benchmarks.host import Host, same_python
 from benchmarks.measure import Row, table
 from fabremote.demo.server import serve
@@ -20,6 +20,7 @@ GROUPS: dict[str, Callable[[Host], list[Row]]] = {
     "calls": calls.measure,
     "connecting": connecting.measure,
     "sizes": sizes.measure,
+    "shipping": shipping.measure,
     "bulk": bulk.measure,
     "output": output.measure,
 }

@@ -53,6 +53,7 @@ from fabremote.wrapping import install, wrap
 
 if TYPE_CHECKING:
     from fabremote.decorator import Remotely, remotely
+    from fabremote.shipping.explain import explain
 
 __all__ = [
     "Connection",
@@ -76,14 +77,20 @@ __all__ = [
     "ShippingError",
     "ThreadingGroup",
     "UntrustedResult",
+    "explain",
     "install",
     "remotely",
     "task",
     "wrap",
 ]
 
-# Imported at their first use: they bring in all of ssh_options, 7 ms that few scripts need.
-_LATE = {"Remotely": "fabremote.decorator", "remotely": "fabremote.decorator"}
+# Imported at their first use: the decorators bring in all of ssh_options, 7 ms that few
+# scripts need.
+_LATE = {
+    "Remotely": "fabremote.decorator",
+    "explain": "fabremote.shipping.explain",
+    "remotely": "fabremote.decorator",
+}
 
 
 def __getattr__(name: str) -> Any:

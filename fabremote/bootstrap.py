@@ -39,6 +39,7 @@ AGENT_MODULES = (
     "loader",
     "sources",
     "classes",
+    "bundle",
     "answers",
     "processes",
     "worker",

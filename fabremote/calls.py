@@ -84,13 +84,21 @@ class Call:
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
-    session's service thread for a submitted call.
+    session's service thread for a submitted call. ``provide`` answers what the
+    function asks for while it runs, see ``shipping.forwarding``.
     """
 
     def __init__(
-        self, session: Session, number: int, name: str, options: Options, keep: bool
+        self,
+        session: Session,
+        number: int,
+        name: str,
+        options: Options,
+        keep: bool,
+        provide: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.session = session
+        self._provide = provide
         self.number = number
         self.name = name
         self.timeout = options.timeout
@@ -136,6 +144,15 @@ class Call:
     def _send_stdin(self, data: bytes) -> None:
         self.session.send(wire.frame(wire.STDIN, self.number, data))
 
+    def _send_data(self, data: bytes) -> None:
+        """Send the far side what it asked for."""
+        view = memoryview(wire.NUMBER.pack(len(data)) + data)
+        for start in range(0, len(view), wire.MAX_DATA):
+            if self.done:
+                return
+            piece = bytes(view[start : start + wire.MAX_DATA])
+            self.session.send(wire.frame(wire.DATA, self.number, piece))
+
     # Frames
 
     def handle(self, kind: int, data: Data) -> None:
@@ -161,6 +178,8 @@ class Call:
                 self.abort(self._too_large())
         elif kind == wire.TAKEN and self._feeder is not None:
             self._feeder.taken(wire.NUMBER.unpack(data)[0])
+        elif kind == wire.ASK and self._provide is not None:
+            self._send_data(self._provide(bytes(data)))
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)

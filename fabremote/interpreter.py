@@ -21,6 +21,7 @@ from fabremote.options import Options, resolve
 from fabremote.session import Session
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
+from fabremote.shipping.modules import explain_missing, modules_of
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 
 P = ParamSpec("P")
@@ -116,6 +117,15 @@ class Interpreter:
         before this returns. ``cancel()`` kills the remote process.
         """
         return self._prepare(fn, args, kwargs).submit()
+
+    def plan(self) -> tuple[Options, RemotePython]:
+        """Return the options in force, and the interpreter as far as it is known.
+
+        Nothing is started for it: until a call has run, it is taken to be this Python.
+        """
+        options = resolve(self._host.context, self._given)
+        session = self._host.live_session(options)
+        return options, session.python if session is not None else this_python()
 
     def _prepare(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
@@ -213,7 +223,7 @@ class Prepared:
         session.reserve()
         number = session.number()
         try:
-            call = Call(session, number, self.name, self._options, self._keep)
+            call = Call(session, number, self.name, self._options, self._keep, payload.provide)
         except BaseException:
             session.forget(number)
             raise
@@ -225,7 +235,7 @@ class Prepared:
     def _finish(self) -> tuple[Any, Outcome]:
         call, payload, decoder = self._start()
         try:
-            call.session.begin(call, payload.pieces)
+            call.session.begin(call, payload.parcel)
         except (KeyboardInterrupt, SystemExit) as error:
             call.abort(error)
         del payload
@@ -237,7 +247,7 @@ class Prepared:
             raise Failure(self._result(None, outcome, exited=None), outcome.error)
         if outcome.error is not None:
             raise outcome.error
-        return read_answer(outcome.answer, decoder, self._host.label)
+        return read_answer(outcome.answer, decoder, self._host.label, self._options.modules)
 
     def value(self) -> Any:
         """Run the call and return its value."""
@@ -272,7 +282,7 @@ class Prepared:
         service = call.session.service()
         future = RemoteFuture(self.name, functools.partial(service.cancel, call))
         service.adopt(call, functools.partial(self._resolve, future, decoder))
-        call.session.begin(call, payload.pieces)
+        call.session.begin(call, payload.parcel)
         return future
 
     def _resolve(self, future: RemoteFuture[Any], decoder: Decoder, outcome: Outcome) -> None:
@@ -287,7 +297,9 @@ class Prepared:
             settle()
 
 
-def read_answer(answer: memoryview | None, decoder: Decoder, label: str) -> Any:
+def read_answer(
+    answer: memoryview | None, decoder: Decoder, label: str, modules: tuple[str, ...] = ()
+) -> Any:
     """Return the value that an answer's bytes hold, or raise what they say was raised."""
     letter = bytes(answer[:1]) if answer is not None else b""
     data = answer[1:] if answer is not None else memoryview(b"")
@@ -296,14 +308,28 @@ def read_answer(answer: memoryview | None, decoder: Decoder, label: str) -> Any:
     if letter == b"R":
         raise refusal(decoder, plain(data))
     if letter == b"E":
-        raise raised.rebuild(raised.records(data), decoder, label)
+        raise with_remedy(raised.rebuild(raised.records(data), decoder, label), label, modules)
     if letter == b"L":
         found = raised.records(data)
+        cause = with_remedy(raised.rebuild(found, decoder, label), label, modules)
+        why = f"{found[0].type_name}: {found[0].text}."
+        if isinstance(cause, ModuleNotFoundError):
+            why = str(cause)
         raise ShippingError(
-            f"{decoder.what} was sent, but not loaded there: {found[0].type_name}: "
-            f"{found[0].text}. What the function uses must be importable by that interpreter."
-        ) from raised.rebuild(found, decoder, label)
+            f"{decoder.what} was sent, but not loaded there: {why} "
+            "What the function uses must be importable by that interpreter."
+        ) from cause
     raise ResultError(f"{decoder.what} answered with what is not an answer.")
+
+
+def with_remedy(error: BaseException, label: str, modules: tuple[str, ...]) -> BaseException:
+    """Return the exception; where an import failed there, it says where, and what to do."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        plain_text = f"No module named {error.name!r}"
+        if str(error) in (plain_text, f"{plain_text}; {error.name!r} is not a package"):
+            error.msg = explain_missing(error.name, modules_of(modules), label)
+            error.args = (error.msg,)
+    return error
 
 
 __all__ = ["Interpreter", "RemoteFuture", "Result"]

@@ -6,7 +6,9 @@ import dataclasses
 import difflib
 import fnmatch
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import IO, Any, Literal, TypedDict
 
 from invoke.context import Context
@@ -19,6 +21,7 @@ from fabremote.bootstrap import check_py_options, check_python
 REMOTELY_DEFAULTS: dict[str, Any] = {
     "python": None,
     "py_options": "",
+    "modules": [],
     "trust": [],
     "max_result": 1 << 30,
     "start_timeout": 30,
@@ -47,6 +50,7 @@ class PythonOptions(TypedDict, total=False):
     in_stream: Any
     watchers: list[StreamWatcher]
     encoding: str | None
+    modules: Sequence[str | ModuleType]
     trust: Trust
     max_result: int
     start_timeout: float
@@ -69,6 +73,11 @@ class Options:
     unless set.
     ``in_stream``: a file to forward to the function's stdin, which is at end of
     file otherwise. With ``watchers`` stdin stays open for their responses.
+    ``modules``: modules, or their names, to send along whole, with all submodules
+    and data files: what neither the host has nor the call refers to, or an
+    installed library in pure Python. A name after a minus, ``"-name"``, keeps
+    that module and those below it from being sent: they are imported there, so
+    they must be installed there [``remotely.modules``].
     ``trust``: classes, besides your own and the standard ones, whose objects may
     be rebuilt from a result by their own code; True unpickles whatever the host
     sends, **which lets the host run code here** [``remotely.trust``].
@@ -91,6 +100,7 @@ class Options:
     in_stream: Any = None
     watchers: Sequence[StreamWatcher] = ()
     encoding: str = "utf-8"
+    modules: tuple[str, ...] = ()
     trust: bool | tuple[type, ...] = ()
     max_result: int = 1 << 30
     start_timeout: float = 30
@@ -156,6 +166,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         in_stream=_in_stream(values["in_stream"]),
         watchers=tuple(values["watchers"] or ()),
         encoding=_encoding(values["encoding"]),
+        modules=_modules(values["modules"]),
         trust=_trust(values["trust"]),
         max_result=_size("max_result", values["max_result"]),
         start_timeout=_seconds("start_timeout", values["start_timeout"]) or 30,
@@ -313,6 +324,23 @@ def _encoding(value: str | None) -> str:
     except LookupError:
         raise ValueError(f"encoding={encoding!r} is not an encoding that Python knows.") from None
     return encoding
+
+
+def _modules(value: Any) -> tuple[str, ...]:
+    if value is None or value == []:
+        return ()
+    if isinstance(value, (str, ModuleType)) or not isinstance(value, Iterable):
+        raise TypeError(f"modules={value!r} must be a list of modules or names, as ['helpers'].")
+    found = [each.__name__ if isinstance(each, ModuleType) else each for each in value]
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"modules= has {name!r}; it takes modules and their names.")
+        parts = name.removeprefix("-").split(".")
+        if not all(map(str.isidentifier, parts)) or parts == ["__main__"]:
+            raise ValueError(f"modules= has {name!r}, which names no module that can be imported.")
+        if parts[0] in sys.stdlib_module_names:
+            raise ValueError(f"modules= has {name!r}: the standard library is never sent.")
+    return tuple(found)
 
 
 def _trust(value: Any) -> bool | tuple[type, ...]:

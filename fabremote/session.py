@@ -26,6 +26,7 @@ from fabremote.exceptions import (
 from fabremote.links import Link, release
 from fabremote.printing import printable
 from fabremote.service import Service
+from fabremote.store import Blob, Parcel, Store
 
 # Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
 IN_FLIGHT = 128
@@ -41,6 +42,7 @@ class Session:
         self.python = python
         self._link = link
         self._send_lock = threading.Lock()
+        self._store = Store()
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._places = threading.Condition()
@@ -64,7 +66,7 @@ class Session:
 
     # Calls
 
-    def begin(self, call: Call, payload: list[bytes | memoryview]) -> None:
+    def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call; its frames come to ``call.deliver`` from now on."""
         with self._lock:
             alive = self.alive
@@ -74,7 +76,7 @@ class Session:
             call.finish()
             raise self.loss(call.name)
         try:
-            self._send_call(call, payload)
+            self._send_call(call, parcel)
             call.start_stdin()
         except OSError:
             # The reader sees the broken link too, and tells the call.
@@ -94,19 +96,37 @@ class Session:
         """Return the next call's number."""
         return next(self._numbers)
 
-    def _send_call(self, call: Call, payload: list[bytes | memoryview]) -> None:
-        opening = wire.frame(wire.OPEN, call.number, b"\1" if call.has_stdin else b"\0")
-        if len(payload) == 1 and len(payload[0]) <= wire.MAX_DATA:
-            self.send(opening + wire.frame(wire.DATA, call.number, bytes(payload[0])))
-            return
-        self.send(opening)
-        for part in payload:
+    def _send_call(self, call: Call, parcel: Parcel) -> None:
+        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.has_stdin))
+        pieces = parcel.pieces
+        if len(pieces) == 1 and len(pieces[0]) <= wire.MAX_DATA:
+            opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
+            pieces = []
+        self._send_opening(opening, parcel.needed)
+        for part in pieces:
             view = memoryview(part).cast("B")
             for start in range(0, len(view), wire.MAX_DATA):
                 if call.done:
                     return
                 piece = bytes(view[start : start + wire.MAX_DATA])
                 self.send(wire.frame(wire.DATA, call.number, piece))
+
+    def _send_opening(self, opening: bytes, blobs: list[Blob]) -> None:
+        """Send the frames that begin a call, and ahead of them what the agent lacks of its blobs.
+
+        All under one lock: what one call counts as sent is there before another's frames are.
+        """
+        if not blobs:
+            self.send(opening)
+            return
+        with self._send_lock:
+            try:
+                frames = [*self._store.sending(blobs), opening, self._store.dropping()]
+                self._link.send(b"".join(frames))
+            except BaseException:
+                # What was counted as sent may not have gone.
+                self._link.close()
+                raise
 
     def send(self, data: bytes) -> None:
         """Send whole frames."""

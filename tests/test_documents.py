@@ -142,6 +142,7 @@ def folder(block: Block, tmp_path: Path) -> Path:
     path.mkdir()
     for name, body in block.files.items():
         if not name.startswith("~/"):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_text(body, "utf-8")
     return path
 

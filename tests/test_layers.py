@@ -26,7 +26,7 @@ LAYERS = (
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"options", "verification"},
-    {"calls", "links", "refusals", "service", "session", "starting", "streams"},
+    {"calls", "links", "refusals", "service", "session", "starting", "store", "streams"},
     {"shipping"},
     {"interpreter"},
     {"connection"},

@@ -11,6 +11,7 @@ the small C modules (``_pickle``, ``_signal``) to their slower-to-import faces.
        | fork per call, pipes
     worker      loads the call, runs it, answers
        |-- loader    builds functions, classes and modules from the payload
+       |-- bundle    imports the caller's own modules, and asks for what wasn't sent
        |-- answers   turns the result into data: primitives and (tag, args)
        |     |-- kinds, kinds_arrays   which standard objects are data, and how
        |-- paths     names the place of an object inside another

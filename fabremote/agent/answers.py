@@ -18,7 +18,7 @@ import copyreg
 import sys
 from _pickle import Pickler, PicklingError
 
-from . import kinds, loader, paths
+from . import bundle, kinds, loader, paths
 
 TAGS = type(sys)("_fabremote")
 PROTOCOL = 5 if sys.version_info >= (3, 8) else 4
@@ -253,6 +253,6 @@ def reference(cls):
     number = loader.CLASSES.get(cls)
     if number is not None:
         return number
-    if cls.__module__ in loader.BUNDLE and "<locals>" not in cls.__qualname__:
+    if cls.__module__ in bundle.BUNDLE and "<locals>" not in cls.__qualname__:
         return cls.__module__, cls.__qualname__
     return None

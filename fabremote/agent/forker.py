@@ -8,20 +8,33 @@ Requests come over a socket: one byte, with the worker's ends of its five pipes
 as ancillary data. Messages go back: `FORKED` with a pid or an error number, in
 the order of the requests, and `ENDED` with a pid and its wait status. End of
 file on either side ends the forker, and with it its children.
+
+Modules that calls use again are compiled here, while there is nothing else to
+do, for later workers to have them from birth (measured: 200 modules take each
+call 150 ms). They come as `COMPILE`, a size and a blob after its digest;
+`COMPILED` goes back once all are done.
 """
 
 import _signal  # type: ignore[import-not-found]
 import _socket
+import marshal
 import os
 import select
 import struct
 
-from . import processes, worker
+from . import bundle, processes, worker
 
 MESSAGE = struct.Struct(">Bii")
 FORKED = 1
 FAILED = 2
 ENDED = 3
+COMPILED = 4
+
+FORK = b"f"
+COMPILE = b"c"
+# The most source whose code is kept, in bytes.
+KEPT = 1 << 24
+SIZE = 0
 
 # The workers that have not ended.
 ALIVE = set()  # type: set[int]
@@ -48,7 +61,7 @@ def start(connection):
 def ask(sock, fds):
     """Ask for a worker on these five descriptors."""
     ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FDS.pack(*fds))]
-    sock.sendmsg([b"f"], ancillary)
+    sock.sendmsg([FORK], ancillary)
 
 
 def run(sock):
@@ -66,12 +79,17 @@ def run(sock):
     for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
         # Ours to end is the supervisor's decision.
         _signal.signal(number, _signal.SIG_IGN)
+    waiting = []
     while True:
-        ready = [fd for fd, _ in poll.poll()]
+        ready = [fd for fd, _ in poll.poll(0 if waiting else None)]
+        if waiting and not ready:
+            compile_one(*waiting.pop())
+            if not waiting:
+                sock.send(MESSAGE.pack(COMPILED, 0, 0))
         if reading in ready:
             os.read(reading, 4096)
             tell_ends(sock)
-        if sock.fileno() in ready and not fork_one(sock, me, (reading, writing)):
+        if sock.fileno() in ready and not serve_one(sock, me, (reading, writing), waiting):
             # Whatever ended the supervisor: nothing outlives it.
             for pid in ALIVE:
                 processes.kill_tree(pid)
@@ -91,12 +109,47 @@ def tell_ends(sock):
         sock.send(MESSAGE.pack(ENDED, pid, status))
 
 
-def fork_one(sock, me, own):
+def serve_one(sock, me, own, waiting):
     """Serve one request; return False at the end of file."""
     request, ancillary, _, _ = sock.recvmsg(1, _socket.CMSG_SPACE(_FDS.size), _FLAGS)
-    if not request:
-        return False
-    fds = _FDS.unpack(ancillary[0][2])
+    if request == FORK:
+        fork_one(sock, me, own, _FDS.unpack(ancillary[0][2]))
+    elif request == COMPILE:
+        size = receive(sock, worker.LENGTH.size)
+        blob = size and receive(sock, worker.LENGTH.unpack(size)[0])
+        if not blob:
+            return False
+        waiting.append((blob[: bundle.DIGEST], blob[bundle.DIGEST :]))
+    return bool(request)
+
+
+def receive(sock, size):
+    """Return so many bytes from the supervisor, or None at the end of file."""
+    data = b""
+    while len(data) < size:
+        piece = sock.recv(size - len(data), _socket.MSG_WAITALL)
+        if not piece:
+            return None
+        data += piece
+    return data
+
+
+def compile_one(digest, blob):
+    """Keep the code of a module; a worker finds out what is wrong with another."""
+    global SIZE
+    if SIZE + len(blob) > KEPT:
+        bundle.CODES.clear()
+        SIZE = 0
+    name, text, file, _ = marshal.loads(blob)
+    try:
+        bundle.CODES[digest] = bundle.compiled(name, text, file)
+    except Exception:
+        return
+    SIZE += len(blob)
+
+
+def fork_one(sock, me, own, fds):
+    """Fork a worker on these descriptors."""
     try:
         pid = os.fork()
     except OSError as error:
@@ -108,7 +161,6 @@ def fork_one(sock, me, own):
         sock.send(MESSAGE.pack(FORKED, pid, 0))
     for fd in fds:
         os.close(fd)
-    return True
 
 
 def become_worker(forker, sock, own, fds):

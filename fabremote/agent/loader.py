@@ -13,8 +13,8 @@ LOCAL_NAME = "fabremote.agent."
 
 # The caller's own classes in this process: class -> its number in the call.
 CLASSES = {}  # type: dict[type, int]
-# Modules whose source came with the call: name -> (source, file, is package).
-BUNDLE = {}  # type: dict[str, tuple[str, str, bool]]
+# Constant parts of the payload by digest, see `bundle`.
+BLOBS = {}  # type: dict[bytes, bytes]
 # Files that code of the caller's came from, as it named them.
 SHIPPED_FILES = set()  # type: set[str]
 
@@ -116,6 +116,11 @@ def attribute(module_name, name):
     except AttributeError as error:
         raise missing(error, module_name, name)
     return found
+
+
+def blob(digest):
+    """Return a constant part of the payload."""
+    return BLOBS[digest]
 
 
 def plain(fn):
@@ -236,46 +241,3 @@ def variable():
 def method(function_object, instance):
     """Return a bound method."""
     return Method(function_object, instance)
-
-
-class BundleFinder:
-    """Imports the modules whose source came with the call."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name not in BUNDLE:
-            return None
-        from importlib.machinery import ModuleSpec
-
-        _, file, is_package = BUNDLE[name]
-        spec = ModuleSpec(name, BundleFinder, origin=file, is_package=is_package)
-        spec.has_location = file is not None
-        if is_package:
-            spec.submodule_search_locations = []
-        return spec
-
-    @staticmethod
-    def create_module(spec):
-        return None
-
-    @staticmethod
-    def exec_module(target):
-        source, file, _ = BUNDLE[target.__name__]
-        exec(compile(source, file or "<%s>" % target.__name__, "exec", 0, True), target.__dict__)
-
-    @staticmethod
-    def get_source(name):
-        return BUNDLE[name][0]
-
-    @staticmethod
-    def is_package(name):
-        return BUNDLE[name][2]
-
-
-def install(bundle):
-    """Make the modules of ``bundle`` importable, ahead of this host's own."""
-    if not bundle:
-        return
-    BUNDLE.update(bundle)
-    SHIPPED_FILES.update(file for _, file, _ in bundle.values() if file)
-    sys.meta_path.insert(0, BundleFinder)

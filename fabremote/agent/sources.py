@@ -23,6 +23,11 @@ GENERATOR_STOP = 0x80000
 QUIET = ("ignore", None, Warning, None, 0)
 
 
+def unpacked(make, packed):
+    """Return the code object that ``make`` makes of arguments sent as constant bytes."""
+    return make(*marshal.loads(packed))
+
+
 def marshalled(data, first=0, text=None):
     """Return the code object in ``data``, made by a Python of this minor version."""
     made = marshal.loads(data)

@@ -35,6 +35,12 @@ class Supervisor:
         self.backlog = 0
         self.resting = False
         self.calls = {}
+        # What the caller says to keep: digest -> pieces. It counts how much that is.
+        self.blobs = {}
+        # How many calls there were for each list of modules.
+        self.uses = {}
+        # The modules that the forker was given to compile.
+        self.told = set()
         self.spares = []
         self.dying = []
         self.dozing = []
@@ -146,9 +152,17 @@ class Supervisor:
             return
         for kind, number, piece in self.decoder.feed(data):
             if kind == wire.OPEN:
-                self.open(number, piece == b"\1")
+                self.open(number, bytes(piece))
             elif number in self.calls:
                 self.calls[number].take(kind, piece)
+            elif kind == wire.STORE:
+                digest = bytes(piece[: wire.DIGEST])
+                self.blobs.setdefault(digest, []).append(bytes(piece[wire.DIGEST :]))
+            elif kind == wire.DROP:
+                for digest in digests(piece):
+                    del self.blobs[digest]
+                    self.uses.pop(digest, None)
+                    self.told.discard(digest)
         self.rest_stdin()
 
     def rest_stdin(self):
@@ -158,7 +172,8 @@ class Supervisor:
             # Resting, it still shows its end.
             self.watch(self.stdin, self.on_stdin, 0 if behind else select.POLLIN)
 
-    def open(self, number, has_stdin):
+    def open(self, number, data):
+        blobs = self.needed(data) if len(data) > 1 else ()
         try:
             call = self.spares.pop(0) if self.spares else self.fork()
         except OSError as error:
@@ -166,7 +181,26 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
-        call.begin(number, has_stdin)
+        call.begin(number, data[0] & wire.HAS_STDIN, blobs)
+
+    def needed(self, data):
+        """Return the (digest, pieces) of the blobs that OPEN's data names."""
+        found = digests(data[1:])
+        if data[0] & wire.HAS_LIST:
+            listed = digests(b"".join(self.blobs[found[0]]))
+            self.use(found[0], listed)
+            found += listed
+        return [(digest, self.blobs[digest]) for digest in found]
+
+    def use(self, digest, listed):
+        """Have modules compiled ahead of the calls to come, the second time that they are used."""
+        self.uses[digest] = self.uses.get(digest, 0) + 1
+        if self.uses[digest] == 2:
+            # The first of a list is no module.
+            for each in set(listed[1:]) - self.told:
+                self.told.add(each)
+                blob = each + b"".join(self.blobs[each])
+                self.tell(forker.COMPILE + worker.LENGTH.pack(len(blob)) + blob)
 
     def refuse(self, number, error):
         """Say that a call has no process to run in."""
@@ -204,16 +238,29 @@ class Supervisor:
         return made
 
     def ask(self, fds):
-        """Ask the forker; while its socket is full, hear what it says, or both would wait."""
+        """Ask the forker for a worker."""
         while True:
             try:
                 forker.ask(self.forker, fds)
                 return
             except BlockingIOError:
-                waiting = select.poll()
-                waiting.register(self.forker.fileno(), select.POLLIN | select.POLLOUT)
-                waiting.poll()
-                self.on_forker()
+                self.hear()
+
+    def tell(self, data):
+        """Send the forker bytes."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.forker.send(view) :]
+            except BlockingIOError:
+                self.hear()
+
+    def hear(self):
+        """While the forker's socket is full, hear what it says, or both would wait."""
+        waiting = select.poll()
+        waiting.register(self.forker.fileno(), select.POLLIN | select.POLLOUT)
+        waiting.poll()
+        self.on_forker()
 
     def stock(self):
         """Have the next calls' workers forked ahead of need; without one, a call asks."""
@@ -241,8 +288,16 @@ class Supervisor:
                 made.born(pid)
                 if pid in self.early:
                     self.ended(pid, self.early.pop(pid))
+            elif kind == forker.COMPILED:
+                self.renew()
             else:
                 self.stillborn(self.unborn.pop(0), OSError(number, os.strerror(number)))
+
+    def renew(self):
+        """Let the spare workers go, for others that have the modules compiled."""
+        for spare in self.spares:
+            spare.close()
+        self.spares = []
 
     def stillborn(self, made, error):
         """No process could be forked for a worker; its call, if it has one, can't run."""
@@ -270,6 +325,11 @@ class Supervisor:
 
     def finish_dying(self):
         self.dying = [group for group in self.dying if not group.gone()]
+
+
+def digests(data):
+    """Return the digests in ``data``."""
+    return [bytes(data[n : n + wire.DIGEST]) for n in range(0, len(data), wire.DIGEST)]
 
 
 def main(stdin, stdout):

@@ -15,11 +15,13 @@ MAX_DATA = 65536
 WINDOW = 1 << 20
 
 # From the caller to the agent.
-OPEN = 1  # a call begins; data: b"\1" if its stdin is a pipe, else b"\0"
+OPEN = 1  # a call begins; data: flags (1 byte), and the digests of the blobs that it needs
 DATA = 2  # a piece of its payload
 STDIN = 3  # a piece of its standard input; empty: end of file
 CREDIT = 4  # this many bytes of its output were consumed (8 bytes)
 CANCEL = 5  # kill it and all it started
+STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
+DROP = 7  # call 0: the digests of blobs that no later call needs
 
 # From the agent to the caller.
 STDOUT = 16
@@ -28,6 +30,12 @@ REPLY = 18  # a piece of its answer
 TAKEN = 19  # this many bytes of its standard input were written (8 bytes)
 DONE = 20  # the last frame of a call; data: how it ended, see pack_status
 CRASH = 21  # call 0: the supervisor itself failed; data: text
+ASK = 22  # the function needs a module or a data file; answered by DATA
+
+# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too.
+HAS_STDIN = 1
+HAS_LIST = 2
+DIGEST = 16
 
 NUMBER = struct.Struct(">Q")
 STATUS = struct.Struct(">BBB")

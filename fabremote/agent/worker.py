@@ -2,7 +2,8 @@
 
 The worker is forked ahead of its call and waits for the payload on a pipe:
 8 bytes of total length, 4 bytes of header length, the header (marshal: a dict,
-see ``fabremote.shipping.payload``), the pickle and its out-of-band buffers. The answer
+see ``fabremote.shipping.payload``), the pickle and its out-of-band buffers. Blobs that it
+needs come before it, and answers to requests after it, see `bundle`. The answer
 goes out on another pipe as 8 bytes of total length, one letter, and the rest:
 
 ``V`` the value's pickle; ``E`` raised: the records of `raised`, pickled; ``L``
@@ -20,9 +21,9 @@ import struct
 import sys
 from _pickle import dumps
 
-from . import answers, loader, processes
+from . import answers, bundle, loader, processes
 
-TOTAL = struct.Struct(">Q")
+TOTAL = bundle.TOTAL
 LENGTH = struct.Struct(">I")
 FFLUSH = processes.c_function("fflush")
 MAX_CHAIN = 100
@@ -36,9 +37,7 @@ def payload(header, data):
     return LENGTH.pack(len(front)) + front + data
 
 
-REHEARSAL = payload(
-    {"env": {}, "cwd": None, "encoding": "utf-8", "bundle": {}}, dumps((len, ("",), {}, ()), 4)
-)
+REHEARSAL = payload({"env": {}, "cwd": None, "encoding": "utf-8"}, dumps((len, ("",), {}, ()), 4))
 
 
 def serve(payload_fd, reply_fd):
@@ -47,15 +46,19 @@ def serve(payload_fd, reply_fd):
     rehearse()
     gc.enable()
     received = read_payload(payload_fd)
-    os.close(payload_fd)
     if received is None:
         os._exit(0)
+    if "bundle" in received[0]:
+        bundle.connect(payload_fd, reply_fd)
+    else:
+        os.close(payload_fd)
     pieces = respond(*received)
     if os.getpid() != me:
         # The function forked and both sides came back; one answer is enough.
         flush()
         os._exit(0 if pieces[0] == b"V" else STATUS)
     end()
+    bundle.disconnect()
     if os.getpid() == me:
         write_all(reply_fd, pieces)
     os._exit(0)
@@ -96,10 +99,13 @@ def settle():
 
 def read_payload(fd):
     """Return (header, pickle, buffers) read from ``fd``, or None if it ends first."""
-    total = read_exactly(fd, TOTAL.size)
-    body = total and read_exactly(fd, TOTAL.unpack(total)[0])
-    if not body:
+    received = bundle.receive(fd)
+    if received is not None and received[0] & bundle.BLOBBED:
+        bundle.read_blobs(received[1])
+        received = bundle.receive(fd, received[2])
+    if received is None:
         return None
+    body = received[1]
     view = memoryview(body)
     start = LENGTH.size + LENGTH.unpack_from(body)[0]
     header = marshal.loads(bytes(view[LENGTH.size : start]))
@@ -108,20 +114,6 @@ def read_payload(fd):
         parts.append(view[start : start + size])
         start += size
     return header, parts[0], parts[1:]
-
-
-def read_exactly(fd, size):
-    """Return a bytearray of ``size`` bytes from ``fd``, or None if it ends first."""
-    data = bytearray(size)
-    view = memoryview(data)
-    stream = io.FileIO(fd, "rb", False)
-    at = 0
-    while at < size:
-        count = stream.readinto(view[at:])
-        if not count:
-            return None
-        at += count
-    return data
 
 
 def write_all(fd, pieces):
@@ -143,7 +135,8 @@ def respond(header, data, buffers):
     except BaseException as error:
         return failed(b"E", error, answers.Encoder())
     try:
-        loader.install(header["bundle"])
+        if "bundle" in header:
+            bundle.install(header["bundle"])
         fn, args, kwargs, trust = loader.load(data, buffers)
     except BaseException as error:
         return failed(b"L", error, answers.Encoder())

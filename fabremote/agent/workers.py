@@ -5,7 +5,7 @@ import os
 import select
 import time
 
-from . import processes, wire, worker
+from . import bundle, processes, wire, worker
 
 # The most that is read from a pipe once its call has answered, in bytes: what
 # a process that holds the pipe writes after that belongs to no call.
@@ -18,6 +18,8 @@ SMALL = 16384
 DOZE = 0.001
 PIPE = 1 << 18
 _F_SETPIPE_SZ = 1031
+# The most pieces that one write may take.
+PIECES = 64
 
 
 def widen(fd):
@@ -26,6 +28,21 @@ def widen(fd):
         fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE)
     except OSError:
         pass
+
+
+def blob_message(blobs):
+    """Return the pieces of a message to a worker with these (digest, pieces)."""
+    pieces = [b""]
+    for digest, data in blobs:
+        pieces.append(digest + bundle.TOTAL.pack(sum(map(len, data))))
+        pieces += data
+    pieces[0] = bundle.TOTAL.pack(bundle.BLOBBED | sum(map(len, pieces)))
+    return pieces
+
+
+def is_request(data):
+    """Return whether what a worker wrote begins with a request, not with its answer."""
+    return bool(worker.TOTAL.unpack_from(data)[0] & bundle.ASKING)
 
 
 class Worker:
@@ -59,11 +76,14 @@ class Worker:
             self.doomed = False
             self.cancel()
 
-    def begin(self, number, has_stdin):
-        """Bind the worker to its call."""
+    def begin(self, number, has_stdin, blobs):
+        """Bind the worker to its call, whose ``blobs`` (digest, pieces) go first."""
         self.number = number
         if not has_stdin:
             self.drop(self.stdin)
+        if blobs:
+            self.queues[self.payload] = blob_message(blobs)
+            self.supervisor.watch(self.payload, lambda: self.pour(self.payload), select.POLLOUT)
         self.listen()
 
     # From the caller to the worker
@@ -94,12 +114,14 @@ class Worker:
         queue, taken = self.queues[fd], 0
         try:
             while queue:
-                count = os.write(fd, queue[0])
+                count = os.writev(fd, queue[:PIECES])
                 taken += count
-                queue[0] = queue[0][count:]
-                if queue[0]:
+                while queue and count >= len(queue[0]):
+                    count -= len(queue[0])
+                    del queue[0]
+                if count:
+                    queue[0] = memoryview(queue[0])[count:]
                     break
-                del queue[0]
         except BlockingIOError:
             pass
         except OSError:
@@ -193,8 +215,8 @@ class Worker:
             return
         if self.missing is None:
             # The length may come in pieces; forward it with what follows.
-            self.answer += data
-            if len(self.answer) < worker.TOTAL.size:
+            self.answer = self.forward_requests(self.answer + data)
+            if len(self.answer) < worker.TOTAL.size or is_request(self.answer):
                 return
             data, self.answer = self.answer, b""
             self.missing = worker.TOTAL.size + worker.TOTAL.unpack_from(data)[0]
@@ -204,6 +226,21 @@ class Worker:
         self.forward(wire.REPLY, data)
         if self.missing == 0 and self.cancelled is None:
             self.finish()
+
+    def forward_requests(self, data):
+        """Send on the whole requests that ``data`` begins with; return the rest."""
+        while len(data) >= worker.TOTAL.size and is_request(data):
+            size = worker.TOTAL.unpack_from(data)[0] - bundle.ASKING
+            end = worker.TOTAL.size + size
+            if size > bundle.REQUEST:
+                # Not written by us: this call can't answer any more.
+                self.drop(self.reply)
+                return b""
+            if len(data) < end:
+                break
+            self.supervisor.send(wire.ASK, self.number, data[worker.TOTAL.size : end])
+            data = data[end:]
+        return data
 
     # The end
 

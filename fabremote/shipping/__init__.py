@@ -10,8 +10,11 @@
        |     |     `-- source_syntax  whether the far side reads that
        |     |           `-- source_edits   newer spellings in older ways
        |     |-- classes    a class's parts
-       |     `-- modules    by reference, bundled with the call, or by value
+       |     `-- modules    by reference, beside the call, or by value
+       |           `-- sources    where modules come from, and their text
+       |-- forwarding     what the function asks for as it runs
        `-- culprits   the place of what can't be sent, for the message
+    explain.explain(fn, ...)            what it would send, and why
     answers.Decoder(...)                what a call gives back
        |-- nodes      an inert graph from untrusted bytes, then built
        |     `-- scan       the bytes, looked through before they are unpickled

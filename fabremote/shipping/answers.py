@@ -11,7 +11,7 @@ from __future__ import annotations
 import _pickle
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from fabremote.agent.loader import Stream
@@ -56,9 +56,9 @@ class Decoder:
         self,
         what: str,
         classes: list[type],
-        modules: frozenset[str],
+        modules: Set[str],
         trust: bool | tuple[type, ...],
-        files: frozenset[str] = frozenset(),
+        files: Set[str] = frozenset(),
     ) -> None:
         self.what = what
         self._classes = classes

@@ -20,7 +20,7 @@ from fabremote.agent import sources
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.shipping import source, source_syntax
-from fabremote.shipping.modules import from_import
+from fabremote.shipping.sources import MARSHAL, from_import
 
 _GLOBAL_NAMES = frozenset(
     ["LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"]
@@ -95,17 +95,28 @@ def _cache(code: CodeType) -> dict[Any, Any]:
     return known[1]
 
 
-def dump(
-    code: CodeType, remote: RemotePython, values: dict[str, Any] | None = None
-) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
-    """Return how a code object is made there: a function of `agent.sources`, and its arguments.
+@dataclass(frozen=True)
+class Recipe:
+    """How a code object is made there: by a function of `agent.sources`, and its arguments.
 
-    ``values``: its globals. Raise ShippingError where that can't be.
+    ``packed``: the arguments as `agent.sources.unpacked` reads them.
+    """
+
+    make: Callable[..., CodeType]
+    args: tuple[Any, ...]
+    packed: bytes
+
+
+def dump(code: CodeType, remote: RemotePython, values: dict[str, Any] | None = None) -> Recipe:
+    """Return how ``code`` is made there; ``values``: its globals.
+
+    Raise ShippingError where that can't be.
     """
     known = _cache(code)
-    if remote.reads not in known:
-        known[remote.reads] = _dump(code, remote, values)
-    found: tuple[Callable[..., CodeType], tuple[Any, ...]] = known[remote.reads]
+    found: Recipe | None = known.get(remote.reads)
+    if found is None:
+        make, args = _dump(code, remote, values)
+        found = known[remote.reads] = Recipe(make, args, marshal.dumps(args, MARSHAL))
     return found
 
 

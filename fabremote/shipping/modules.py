@@ -1,93 +1,280 @@
-"""Which modules the far side can import, and which of the user's own go along.
+"""Which modules the far side can import, and which go along with a call.
 
-A module is *standard* (in every Python), *installed* (below a site-packages
-folder) or *own*: the user's code. Standard and installed ones are imported
-there. An own one goes by reference, its source bundled with the call, if all
-that it imports as it is loaded is standard or own; otherwise, as for
-``__main__``, a fabfile or a test, what a call uses of it goes by value.
+Standard and installed modules are imported there. An own one goes by reference,
+its source beside the call, if all that it imports as it is loaded is standard
+or own; otherwise, as for ``__main__``, a fabfile or a test, what a call uses of
+it goes by value. The option ``modules`` sends others, or keeps some from going.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib.machinery
-import importlib.util
+import marshal
 import os
-import site
 import sys
-import sysconfig
-from dataclasses import dataclass
+from collections.abc import Iterator
 from types import ModuleType
 
 import cloudpickle
 
-# Names that tell installed code wherever its folder is.
-_SITE_NAMES = ("site-packages", "dist-packages")
+from fabremote.agent.bundle import MODULE
+from fabremote.exceptions import ShippingError
+from fabremote.shipping import source_syntax, sources
+from fabremote.shipping.sources import (
+    MARSHAL,
+    Source,
+    any_source,
+    is_standard,
+    origin,
+    source_of,
+    stamp_of,
+)
+from fabremote.store import Blob, BlobList
+
+# What imports modules by names that only the running code knows.
+_DYNAMIC = frozenset(["importlib", "pkgutil", "runpy"])
 
 
-@dataclass(frozen=True)
-class Source:
-    """An own module's source: what the bundle sends of it."""
+class Modules:
+    """What goes along under one value of the option ``modules``; see `Options`."""
 
-    name: str
-    text: str
-    file: str
-    is_package: bool
+    def __init__(self, given: tuple[str, ...]) -> None:
+        self._rules = {name.lstrip("-"): not name.startswith("-") for name in given}
+        self._closures: dict[tuple[str, bool], dict[str, Source]] = {}
+        self._reasons: dict[str, tuple[dict[str, Source], str | None]] = {}
+        self._folders: dict[str, tuple[tuple[int, int] | None, list[str]]] = {}
+
+    def rule(self, name: str) -> bool | None:
+        """Return whether the option sends (True) or keeps (False) a module; the nearest counts."""
+        while self._rules and name:
+            if name in self._rules:
+                return self._rules[name]
+            name = name.rpartition(".")[0]
+        return None
+
+    def keeps(self, package: str, parts: list[str]) -> bool:
+        """Return whether the option keeps a file below a package: a module's, or in its folder."""
+        stems = [part.partition(".")[0] for part in parts]
+        within = (".".join([package, *stems[:depth]]) for depth in range(1, len(stems) + 1))
+        return any(self.rule(name) is False for name in within)
+
+    def source_of(self, name: str) -> Source | None:
+        """Return the source of a module that may be sent, or None."""
+        rule = self.rule(name)
+        if rule is None:
+            return source_of(name)
+        return any_source(name) if rule else None
+
+    def closure(self, name: str, at_load: bool = False) -> dict[str, Source]:
+        """Return the modules that module ``name`` needs, itself and parents included.
+
+        ``at_load``: only those imported as it is loaded.
+        """
+        known = self._closures.get((name, at_load))
+        # What was reloaded, or changed in its file, is read again.
+        if not known or not all(self.source_of(one) is known[one] for one in known):
+            known = self._closures[name, at_load] = self._closure(name, at_load)
+        return known
+
+    def _closure(self, name: str, at_load: bool) -> dict[str, Source]:
+        found: dict[str, Source] = {}
+        queue = [name]
+        for one in queue:
+            for full in with_parents(one):
+                source = None if full in found else self.source_of(full)
+                if source is not None:
+                    found[full] = source
+                    queue.extend(source.imports.at_load if at_load else source.imports.anywhere)
+        return found
+
+    def by_reference(self, name: str) -> bool:
+        """Return whether code of module ``name`` is imported there, not sent as data."""
+        if cloudpickle.list_registry_pickle_by_value() and _is_registered(name):
+            return False
+        rule, kind = self.rule(name), origin(name)
+        if rule is False or kind == "standard":
+            return True
+        if rule is True:
+            return bool(self.closure(name))
+        return kind == "installed" or (kind == "own" and self.why_by_value(name) is None)
+
+    def why_by_value(self, name: str) -> str | None:
+        """Return why own module ``name`` can't go by reference, or None if it can."""
+        needed = self.closure(name, at_load=True)
+        known = self._reasons.get(name)
+        if known is None or known[0] is not needed:
+            known = self._reasons[name] = needed, self._reason(name, needed)
+        return known[1]
+
+    def _reason(self, name: str, needed: dict[str, Source]) -> str | None:
+        if name not in needed:
+            return "its source isn't known"
+        for source in needed.values():
+            if source.stale:
+                return f"{source.file} has changed since it was loaded here"
+            for other in sorted(source.imports.at_load):
+                if not (is_standard(other) or other in needed or self._is_there(other)):
+                    return f"{source.name} imports {other}, which may not be there"
+        return None
+
+    def _is_there(self, name: str) -> bool:
+        """Whether an import of ``name`` can be counted on there."""
+        return self.rule(name) is False or self.source_of(name) is not None
+
+    def chosen(self) -> dict[str, Source]:
+        """Return all modules of what the option sends; raise ShippingError if one can't be."""
+        found: dict[str, Source] = {}
+        for name, sent in self._rules.items():
+            if sent:
+                found.update(self._whole(name))
+        return found
+
+    def _whole(self, name: str) -> dict[str, Source]:
+        """Return a module with its parents and all its submodules."""
+        found: dict[str, Source] = {}
+        for full in (*with_parents(name)[:-1], *self._below(name)):
+            source = any_source(full)
+            if source is None:
+                raise ShippingError(_unsendable(full))
+            found[full] = source
+        return found
+
+    def _below(self, name: str) -> Iterator[str]:
+        if self.rule(name) is False:
+            return
+        yield name
+        source = any_source(name)
+        for folder in source.folders if source is not None else ():
+            for child in self._listed(folder):
+                yield from self._below(f"{name}.{child}")
+
+    def _listed(self, folder: str) -> list[str]:
+        stamp = stamp_of(folder)
+        known = self._folders.get(folder)
+        if known is None or known[0] != stamp:
+            known = self._folders[folder] = stamp, sorted(_names_in(folder, bare=False))
+        return known[1]
 
 
-@dataclass(frozen=True)
-class Imports:
-    """What a module's source imports: as it is loaded, and anywhere."""
-
-    at_load: frozenset[str]
-    anywhere: frozenset[str]
+@functools.lru_cache(maxsize=256)
+def modules_of(given: tuple[str, ...]) -> Modules:
+    """Return the one `Modules` for a value of the option."""
+    return Modules(given)
 
 
-@functools.cache
-def _site_folders() -> tuple[str, ...]:
-    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    folders.update(site.getsitepackages())
-    folders.add(site.getusersitepackages())
-    return tuple(os.path.realpath(folder) + os.sep for folder in folders if folder)
+class Scope:
+    """The modules of one payload: what it refers to, and what goes along to a ``version``.
 
+    ``bundle``: the sources that go along. ``dynamic``: whether it may import
+    modules by names that only it knows.
+    """
 
-def is_standard(name: str) -> bool:
-    """Return whether the module is part of Python's standard library."""
-    return name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"
+    def __init__(self, modules: Modules, version: tuple[int, int]) -> None:
+        self.modules = modules
+        self.version = version
+        self.bundle: dict[str, Source] = modules.chosen() if modules._rules else {}
+        self.dynamic = False
+        self._by_reference: dict[str, bool] = {}
+        self._met: set[str] = set()
 
+    def by_reference(self, name: str) -> bool:
+        """Return whether code of module ``name`` is imported there, not sent as data."""
+        known = self._by_reference.get(name)
+        if known is None:
+            known = self.modules.by_reference(name) and self._is_read(name)
+            self._by_reference[name] = known
+        return known
 
-@functools.cache
-def _is_installed_file(file: str) -> bool:
-    parts = os.path.normpath(file).split(os.sep)
-    if any(name in parts for name in _SITE_NAMES):
+    def _is_read(self, name: str) -> bool:
+        """Whether the far side's version reads an own module, and those that it imports."""
+        if self.version >= sys.version_info[:2] or is_standard(name):
+            return True
+        needed = self.modules.closure(name, at_load=True).values()
+        return all(source_syntax.reads(each.text, self.version) for each in needed)
+
+    def is_importable(self, module: ModuleType) -> bool:
+        """Return whether a module object can go as its name."""
+        return sys.modules.get(module.__name__) is module and self.by_reference(module.__name__)
+
+    def need(self, name: str) -> None:
+        """Have what module ``name`` needs go along."""
+        if name in self._met:
+            return
+        self._met.add(name)
+        if name.partition(".")[0] in _DYNAMIC:
+            self.dynamic = True
+        elif not is_standard(name):
+            self.bundle.update(self.modules.closure(name))
+
+    def package(self, name: str) -> bool:
+        """Have a package that goes by value be one there, too; return whether it is one.
+
+        Its submodules and data files are then asked for.
+        """
+        source = self.modules.source_of(name) if origin(name) == "own" else None
+        if source is None or source.kind == MODULE or source.stale:
+            return False
+        self.bundle[name] = source
         return True
-    return os.path.realpath(file).startswith(_site_folders())
+
+    def listed(self) -> BlobList | None:
+        """Return the blobs of what goes along: the names that may be asked for, and modules.
+
+        Raises ShippingError if a file isn't any more what was loaded from it.
+        """
+        for source in self.bundle.values():
+            if source.stale:
+                raise ShippingError(stale(source))
+            if not self.dynamic:
+                dynamic = "__import__" in source.text or source.imports.anywhere & _DYNAMIC
+                self.dynamic = bool(dynamic)
+        roots = self.roots()
+        if not roots:
+            return None
+        blobs = (self.bundle[name].blob for name in sorted(self.bundle))
+        return BlobList.of([_roots_blob(roots), *blobs])
+
+    def roots(self) -> frozenset[str]:
+        """Return the top-level names that the far side may ask for."""
+        found = {name.partition(".")[0] for name in self.bundle}
+        if self.dynamic:
+            names = own_names()
+            found.update(name for name in names if self.modules.rule(name) is not False)
+        return frozenset(found)
 
 
-def origin(name: str) -> str:
-    """Return "standard", "installed", "own", or "unknown" for a module of this process."""
-    if is_standard(name):
-        return "standard"
-    module = sys.modules.get(name)
-    spec = getattr(module, "__spec__", None)
-    file = getattr(module, "__file__", None) or getattr(spec, "origin", None)
-    if module is None or name == "__main__":
-        return "unknown"
-    if file is None or not os.path.exists(file):
-        portions = [*getattr(module, "__path__", ())]
-        if portions:
-            return "installed" if all(map(_is_installed_file, portions)) else "own"
-        # Neither a file nor a way to import it: made by hand, as by exec.
-        return "unknown" if spec is None else "installed"
-    return "installed" if _is_installed_file(file) else "own"
+@functools.lru_cache(maxsize=256)
+def _roots_blob(roots: frozenset[str]) -> Blob:
+    return Blob(marshal.dumps(sorted(roots), MARSHAL))
 
 
-def by_reference(name: str) -> bool:
-    """Return whether code of module ``name`` is imported on the far side, not sent as data."""
-    if cloudpickle.list_registry_pickle_by_value() and _is_registered(name):
-        return False
-    return _by_reference(name)
+def stale(source: Source) -> str:
+    """Return the message for a file that isn't what was loaded from it."""
+    return (
+        f"The module {source.name} can't be sent: {source.file} has changed since it was loaded "
+        f"here, and what runs there must be what is loaded here. Reload it, as by "
+        f"importlib.reload({source.name}), or start again."
+    )
+
+
+def _unsendable(name: str) -> str:
+    spec = sources.find_spec(name)
+    if spec is None:
+        return f"modules={[name]!r}: there is no module {name} here. Install it here, too."
+    if isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
+        return (
+            f"modules= can't send {name}: it is a compiled extension ({spec.origin}). Install it "
+            f"there, as by requires=[...]; or leave it out by '-{name}' where its package can do "
+            "without it."
+        )
+    return f"modules= can't send {name}: its source isn't known ({spec.origin})."
+
+
+def with_parents(name: str) -> list[str]:
+    """Return the packages around a module, outermost first, and itself."""
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
 def _is_registered(name: str) -> bool:
@@ -96,148 +283,62 @@ def _is_registered(name: str) -> bool:
     return any(name == one or name.startswith(one + ".") for one in registered)
 
 
-@functools.cache
-def _by_reference(name: str) -> bool:
-    kind = origin(name)
-    if kind in ("standard", "installed"):
-        return True
-    return kind == "own" and bool(bundle_of(name)) and _loads_anywhere(name)
+# Folders
 
 
-def _loads_anywhere(name: str) -> bool:
-    needed = bundle_of(name, at_load=True)
-    return all(
-        is_standard(other) or other in needed or source_of(other) is not None
-        for module in needed.values()
-        for other in imports_of(module).at_load
-    )
+def own_names() -> set[str]:
+    """Return the top-level names of own modules: those loaded, and those that ``sys.path`` has."""
+    found = {name for name in list(sys.modules) if "." not in name and origin(name) == "own"}
+    for entry in sys.path:
+        folder = os.path.abspath(entry or ".")
+        if not sources.is_installed_file(folder):
+            found |= _names_of(folder, stamp_of(folder))
+    return {name for name in found if not is_standard(name)}
 
 
-@functools.cache
-def source_of(name: str) -> Source | None:
-    """Return the source of own module ``name``, or None if it is not own or has none.
-
-    Nothing is imported for it.
-    """
-    if is_standard(name) or name == "__main__":
-        return None
-    module = sys.modules.get(name)
-    spec = getattr(module, "__spec__", None) if module is not None else _find_spec(name)
-    if spec is None:
-        return None
-    if spec.origin is None and spec.submodule_search_locations is not None:
-        portions = list(spec.submodule_search_locations)
-        installed = all(map(_is_installed_file, portions))
-        return None if installed else Source(name, "", portions[0], True)
-    if spec.origin is None or not spec.origin.endswith(".py") or not os.path.exists(spec.origin):
-        return None
-    if _is_installed_file(spec.origin):
-        return None
-    with open(spec.origin, "rb") as stream:
-        text = importlib.util.decode_source(stream.read())
-    return Source(name, text, spec.origin, spec.submodule_search_locations is not None)
+@functools.lru_cache(maxsize=64)
+def _names_of(folder: str, stamp: tuple[int, int] | None) -> frozenset[str]:
+    return frozenset(_names_in(folder, bare=True)) if stamp is not None else frozenset()
 
 
-def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    parent, _, _ = name.rpartition(".")
-    path = None
-    if parent:
-        module = sys.modules.get(parent)
-        spec = getattr(module, "__spec__", None) if module is not None else _find_spec(parent)
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        path = list(spec.submodule_search_locations)
+def _names_in(folder: str, bare: bool) -> Iterator[str]:
+    """Yield the names of the modules in a folder; ``bare``: only those with source."""
+    suffixes = [".py"] if bare else [".py", *importlib.machinery.EXTENSION_SUFFIXES]
     try:
-        return importlib.machinery.PathFinder.find_spec(name, path)
-    except (ImportError, ValueError, AttributeError):
-        return None
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        name = entry.name
+        if name.isidentifier() and entry.is_dir():
+            if name != "__pycache__" and any(each.endswith(".py") for each in os.listdir(entry)):
+                yield name
+        elif suffix := next((each for each in suffixes if name.endswith(each)), ""):
+            stem = name[: -len(suffix)].partition(".")[0]
+            if stem.isidentifier() and stem not in ("__init__", "__main__"):
+                yield stem
 
 
-def imports_of(source: Source) -> Imports:
-    """Return the modules that a source imports, by full name."""
-    return _imports(source.name, source.text, source.is_package)
+# What isn't there
 
 
-@functools.cache
-def _imports(name: str, text: str, is_package: bool) -> Imports:
-    package = name if is_package else name.rpartition(".")[0]
-    at_load: set[str] = set()
-    anywhere: set[str] = set()
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
-        return Imports(frozenset(), frozenset())
-    queue: list[tuple[ast.AST, bool]] = [(tree, True)]
-    for node, loading in queue:
-        found = imported_names(node, package)
-        anywhere.update(found)
-        if loading:
-            at_load.update(found)
-        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        skipped = inside or _is_guard(node)
-        queue.extend((child, loading and not skipped) for child in ast.iter_child_nodes(node))
-    return Imports(frozenset(at_load), frozenset(anywhere))
+def explain_missing(name: str, modules: Modules, where: str) -> str:
+    """Return the message for a module that couldn't be imported on ``where``."""
+    if is_standard(name):
+        why = "It is part of newer or other Pythons' standard library: name one with python=."
+    elif modules.rule(name) is False:
+        why = f"modules= keeps it from being sent: leave that out, or install {name} there."
+    else:
+        top = name.partition(".")[0]
+        install = f'install it there, as with requires=["{top}"].'
+        spec = sources.find_spec(name)
+        if spec is None:
+            why = f"Nor is it here: {install}"
+        elif isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
+            why = f"It is a compiled extension: {install}"
+        else:
+            why = f'Send it with modules=["{top}"], or {install}'
+    return f"No module named {name!r} on {where}. {why}"
 
 
-def _is_guard(node: ast.AST) -> bool:
-    """Whether what is below may fail or not run as the module is loaded."""
-    if isinstance(node, ast.Try):
-        return any(
-            "Import" in ast.unparse(handler.type) or "ModuleNotFound" in ast.unparse(handler.type)
-            for handler in node.handlers
-            if handler.type is not None
-        )
-    return isinstance(node, ast.If) and (
-        "TYPE_CHECKING" in ast.unparse(node.test) or "__name__" in ast.unparse(node.test)
-    )
-
-
-def imported_names(node: ast.AST, package: str) -> list[str]:
-    """Return the full names of the modules that an import statement may import."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        names = [alias.name for alias in node.names]
-        return from_import(package, node.module or "", node.level, names)
-    return []
-
-
-def from_import(package: str, module: str, level: int, names: list[str]) -> list[str]:
-    """Return what ``from <module> import <names>`` may import, inside ``package``."""
-    if level:
-        parts = package.split(".")
-        base = ".".join(parts[: len(parts) - level + 1])
-        module = f"{base}.{module}" if module else base
-    submodules = [f"{module}.{name}" for name in names if name != "*"]
-    return [module, *(name for name in submodules if is_module(name))]
-
-
-def is_module(name: str) -> bool:
-    """Return whether ``name`` is a module, as far as is known without importing it."""
-    if name in sys.modules:
-        return True
-    return not is_standard(name) and _find_spec(name) is not None
-
-
-def bundle_of(name: str, at_load: bool = False) -> dict[str, Source]:
-    """Return the own modules that module ``name`` needs, itself and parents included.
-
-    ``at_load``: only those imported as it is loaded.
-    """
-    found: dict[str, Source] = {}
-    queue = [name]
-    for one in queue:
-        parts = one.split(".")
-        for depth in range(1, len(parts) + 1):
-            full = ".".join(parts[:depth])
-            source = None if full in found else source_of(full)
-            if source is not None:
-                found[full] = source
-                needed = imports_of(source)
-                queue.extend(needed.at_load if at_load else needed.anywhere)
-    return found
-
-
-def is_importable(module: ModuleType) -> bool:
-    """Return whether a module object can go as its name."""
-    return sys.modules.get(module.__name__) is module and by_reference(module.__name__)
+__all__ = ["MODULE", "Modules", "Scope", "explain_missing", "modules_of", "own_names"]

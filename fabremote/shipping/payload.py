@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import pickle
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,33 +13,39 @@ from fabremote.agent.answers import Chunks
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
-from fabremote.shipping import culprits, modules
+from fabremote.shipping import culprits
+from fabremote.shipping.forwarding import Forwarder
+from fabremote.shipping.modules import Scope, modules_of
 from fabremote.shipping.pickler import Forbidden, PayloadPickler
+from fabremote.shipping.sources import MARSHAL
+from fabremote.store import Parcel
 
 _TOTAL = struct.Struct(">Q")
 _LENGTH = struct.Struct(">I")
-# The format of marshal that every Python from 2.5 up reads.
-_MARSHAL = 2
 # Small payloads are joined, to travel as one frame.
 _SMALL = 60000
 
 
 @dataclass(frozen=True)
 class Payload:
-    """A call's bytes, in pieces, and what its answer may refer to.
+    """A call's bytes, and what its answer may refer to.
 
-    ``files``: those that its code came from, whose lines a traceback may show.
+    ``modules``: the caller's own that went along. ``files``: those that its code
+    came from, whose lines a traceback may show. ``provide`` answers what the
+    function asks for, which adds to both; None if it can't ask.
     """
 
-    pieces: list[bytes | memoryview]
+    parcel: Parcel
     classes: list[type]
-    modules: frozenset[str]
-    files: frozenset[str] = frozenset()
+    modules: Set[str] = frozenset()
+    files: Set[str] = frozenset()
+    provide: Callable[[bytes], bytes] | None = None
 
     @property
     def size(self) -> int:
-        """The number of bytes that travel."""
-        return sum(memoryview(piece).nbytes for piece in self.pieces)
+        """The number of bytes that travel in full, were nothing sent before."""
+        own = sum(memoryview(piece).nbytes for piece in self.parcel.pieces)
+        return own + sum(len(blob.data) for blob in self.parcel.needed)
 
 
 def name_of(fn: Any) -> str:
@@ -71,30 +77,35 @@ def dump(
     trust = options.trust if options.trust is True else tuple(options.trust or ())
     chunks = Chunks()
     buffers: list[pickle.PickleBuffer] = []
-    pickler = PayloadPickler(chunks, remote, buffers.append)
+    scope = Scope(modules_of(options.modules), remote.version[:2])
+    pickler = PayloadPickler(chunks, remote, buffers.append, scope)
     try:
         pickler.dump((fn, args, dict(kwargs), trust))
+        listed = scope.listed()
     except (KeyboardInterrupt, SystemExit, ShippingError, MemoryError):
         raise
     except Exception as error:
-        raise _refusal(fn, args, kwargs, remote, error) from _cause(error)
+        raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
     views = [buffer.raw() for buffer in buffers]
-    names = pickler.bundle
-    bundle = {name: source for name in sorted(names) if (source := modules.source_of(name))}
-    header = {
+    header: dict[str, Any] = {
         "sizes": [chunks.size, *(view.nbytes for view in views)],
         "env": dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
-        "bundle": {n: (s.text, s.file, s.is_package) for n, s in bundle.items()},
     }
-    front = marshal.dumps(header, _MARSHAL)
+    if listed is not None:
+        header["bundle"] = listed.blob.digest
+    front = marshal.dumps(header, MARSHAL)
     size = _LENGTH.size + len(front) + chunks.size + sum(view.nbytes for view in views)
     pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
-    files = pickler.files.union(source.file for source in bundle.values() if source.file)
-    return Payload(pieces, pickler.classes, frozenset(bundle), frozenset(files))
+    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed)
+    if listed is None:
+        return Payload(parcel, pickler.classes, files=pickler.files)
+    files = pickler.files.union(source.file for source in scope.bundle.values())
+    forwarder = Forwarder(scope, files)
+    return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.answer)
 
 
 def _cause(error: Exception) -> BaseException | None:
@@ -105,14 +116,17 @@ def _refusal(
     fn: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    remote: RemotePython,
+    for_whom: tuple[RemotePython, Options],
     error: Exception,
 ) -> ShippingError:
     """Return the error that names what of a call can't be sent, and where it is."""
 
+    remote, options = for_whom
+
     def fails(obj: Any) -> bool:
+        scope = Scope(modules_of(options.modules), remote.version[:2])
         try:
-            PayloadPickler(Chunks(), remote, lambda _: None).dump(obj)
+            PayloadPickler(Chunks(), remote, lambda _: None, scope).dump(obj)
         except Exception:
             return True
         return False

@@ -19,9 +19,15 @@ from fabric.group import Group
 from invoke.context import Context
 
 from fabremote.agent import classes as agent_classes
-from fabremote.agent import loader, sources
+from fabremote.agent import bundle, loader, sources
 from fabremote.bootstrap import RemotePython
-from fabremote.shipping import classes, code, modules, source_syntax
+from fabremote.shipping import classes, code
+from fabremote.shipping.modules import Scope
+from fabremote.store import Blob
+
+# Constant bytes from this many on are sent once to an agent, up to so many of them in a payload.
+BLOB = 200
+BLOBS = 1000
 
 # Compared by identity, so that they must be the far side's own.
 _SENTINELS = {
@@ -46,8 +52,8 @@ class Forbidden(Exception):
 class Namespace:
     """The globals of code that goes by value: one per globals dict and payload."""
 
-    def __init__(self, values: dict[str, Any], version: tuple[int, int]) -> None:
-        self.version = version
+    def __init__(self, values: dict[str, Any], scope: Scope) -> None:
+        self._scope = scope
         self.name: str = values.get("__name__") or "__main__"
         self.values = values
 
@@ -56,26 +62,26 @@ class Namespace:
         """Whether the far side has these globals once it imports their module."""
         module = sys.modules.get(self.name)
         mine = module is not None and vars(module) is self.values
-        return mine and _by_reference(self.name, self.version)
+        return mine and self._scope.by_reference(self.name)
 
 
 class PayloadPickler(_pickle.Pickler):
     """A pickler of one payload.
 
-    ``classes``: the caller's own classes in it, by number. ``bundle``: the
-    names of own modules that it refers to, whose sources must go along.
+    ``classes``: the caller's own classes in it, by number. ``scope``: the
+    modules that it refers to. ``blobs``: its large constants, by digest.
     ``files``: those that its code came from.
     """
 
     def __init__(
-        self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None
+        self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None, scope: Scope
     ) -> None:
         protocol = 5 if remote.version >= (3, 8) else 4
         super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
         self.remote = remote
-        self.version = remote.version[:2]
         self.classes: list[type] = []
-        self.bundle: set[str] = set()
+        self.scope = scope
+        self.blobs: dict[bytes, Blob] = {}
         self.files: set[str] = set()
         self._namespaces: dict[int, Namespace] = {}
 
@@ -94,7 +100,7 @@ class PayloadPickler(_pickle.Pickler):
     def goes_by_name(self, obj: Any) -> bool:
         """Return whether the far side can import ``obj`` by its module and qualified name."""
         module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-        if not isinstance(module, str) or path is None or not self.by_reference(module):
+        if not isinstance(module, str) or path is None or not self.scope.by_reference(module):
             return False
         found = sys.modules.get(module)
         for part in path.split("."):
@@ -104,28 +110,27 @@ class PayloadPickler(_pickle.Pickler):
         self.need(module)
         return True
 
-    def by_reference(self, module: str) -> bool:
-        """Return whether the far side imports this module, and can read it."""
-        return _by_reference(module, self.version)
-
-    def is_importable(self, module: types.ModuleType) -> bool:
-        """Return whether a module object can go as its name."""
-        return modules.is_importable(module) and self.by_reference(module.__name__)
-
     def need(self, module: str) -> None:
-        """Bundle an own module's source, and what it imports, with the payload."""
-        if module not in self.bundle and modules.origin(module) != "standard":
-            self.bundle.update(modules.bundle_of(module))
+        """Have an own module's source, and what it imports, go along."""
+        self.scope.need(module)
+
+    def blob(self, data: bytes) -> bytes | Blob:
+        """Return what stands for constant bytes in the payload; there it loads as bytes."""
+        if len(data) < BLOB or len(self.blobs) >= BLOBS:
+            return data
+        made = Blob(data)
+        return self.blobs.setdefault(made.digest, made)
 
     def namespace(self, values: dict[str, Any]) -> Namespace:
         """Return the one `Namespace` of these globals."""
-        return self._namespaces.setdefault(id(values), Namespace(values, self.version))
+        return self._namespaces.setdefault(id(values), Namespace(values, self.scope))
 
     def reduce_namespace(self, home: Namespace) -> Any:
         if home.imported:
             self.need(home.name)
             return loader.imported, (home.name,)
-        return loader.module, (
+        make = bundle.package if self.scope.package(home.name) else loader.module
+        return make, (
             home.name,
             home.values.get("__file__"),
             home.values.get("__package__"),
@@ -137,7 +142,7 @@ class PayloadPickler(_pickle.Pickler):
             return NotImplemented
         if id(fn.__code__) in _LIBRARY_CODES:
             return _library_function(self, fn)
-        make, _ = code.dump(fn.__code__, self.remote, fn.__globals__)
+        make = code.dump(fn.__code__, self.remote, fn.__globals__).make
         args: tuple[Any, ...] = fn.__code__, self.namespace(fn.__globals__), fn.__name__
         args += (fn.__closure__,)
         if fn.__closure__ and not code.is_same(self.remote):
@@ -156,8 +161,10 @@ class PayloadPickler(_pickle.Pickler):
         parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
         for module in filter(_is_module, [*used.values(), *_captured(fn)]):
             submodules += self._submodules(module, found.names)
-            if not self.is_importable(module):
+            if not self.scope.is_importable(module):
                 parts.append((module, _attributes(module, found.names)))
+        if "__import__" in found.names:
+            self.need("importlib")
         for name in found.modules(fn.__globals__.get("__package__") or ""):
             self.need(name)
         special = {
@@ -171,7 +178,7 @@ class PayloadPickler(_pickle.Pickler):
 
     def _submodules(self, module: types.ModuleType, names: frozenset[str]) -> list[str]:
         """Return the package's submodules that code reaches as its attributes."""
-        if not hasattr(module, "__path__") or not self.is_importable(module):
+        if not hasattr(module, "__path__") or not self.scope.is_importable(module):
             return []
         start = module.__name__ + "."
         found = [
@@ -185,7 +192,11 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.files.add(obj.co_filename)
-        return code.dump(obj, self.remote)
+        recipe = code.dump(obj, self.remote)
+        packed = self.blob(recipe.packed)
+        if isinstance(packed, bytes):
+            return recipe.make, recipe.args
+        return sources.unpacked, (recipe.make, packed)
 
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":
@@ -221,19 +232,6 @@ class PayloadPickler(_pickle.Pickler):
         return agent_classes.skeleton, named, (attributes(cls), more)
 
 
-def _by_reference(module: str, version: tuple[int, int]) -> bool:
-    return modules.by_reference(module) and (
-        version >= sys.version_info[:2] or modules.is_standard(module) or _reads(module, version)
-    )
-
-
-@functools.cache
-def _reads(module: str, version: tuple[int, int]) -> bool:
-    """Whether that version reads a module of the user's own, and those that it imports."""
-    needed = modules.bundle_of(module, at_load=True).values()
-    return all(source_syntax.reads(each.text, version) for each in needed)
-
-
 def _is_agents(fn: types.FunctionType) -> bool:
     return (fn.__module__ or "").startswith(loader.LOCAL_NAME)
 
@@ -262,7 +260,7 @@ def _attributes(module: types.ModuleType, names: frozenset[str]) -> dict[str, An
 
 
 def _module(pickler: PayloadPickler, module: types.ModuleType) -> Any:
-    if pickler.is_importable(module):
+    if pickler.scope.is_importable(module):
         pickler.need(module.__name__)
         return loader.imported, (module.__name__,)
     return pickler.reduce_namespace(pickler.namespace(vars(module)))
@@ -286,7 +284,7 @@ def _lru_cache(pickler: PayloadPickler, cached: Any) -> Any:
 def _is_importable(pickler: PayloadPickler, obj: Any) -> bool:
     """Whether the far side can import what typing made under a name."""
     found = getattr(sys.modules.get(obj.__module__), obj.__name__, None)
-    if found is not obj or not pickler.by_reference(obj.__module__):
+    if found is not obj or not pickler.scope.by_reference(obj.__module__):
         return False
     pickler.need(obj.__module__)
     return True
@@ -374,6 +372,7 @@ _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     types.MethodType: lambda _, obj: (loader.method, (obj.__func__, obj.__self__)),
     types.MappingProxyType: lambda _, obj: (loader.mappingproxy, (dict(obj),)),
     Namespace: PayloadPickler.reduce_namespace,
+    Blob: lambda _, obj: (loader.blob, (obj.digest,)),
     property: lambda _, obj: (property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)),
     staticmethod: lambda _, obj: (staticmethod, (obj.__func__,)),
     classmethod: lambda _, obj: (classmethod, (obj.__func__,)),

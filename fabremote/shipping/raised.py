@@ -11,6 +11,7 @@ import linecache
 import os
 import textwrap
 import traceback
+from collections.abc import Set
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -168,7 +169,7 @@ def render(
     found: list[Record],
     index: int,
     label: str,
-    files: frozenset[str] = frozenset(),
+    files: Set[str] = frozenset(),
     seen: set[int] | None = None,
 ) -> str:
     """Return the text of a traceback, as Python prints it, with causes before effects.
@@ -201,7 +202,7 @@ def render(
 
 
 def _render_one(
-    found: list[Record], record: Record, label: str, files: frozenset[str], seen: set[int]
+    found: list[Record], record: Record, label: str, files: Set[str], seen: set[int]
 ) -> str:
     stack = traceback.StackSummary.from_list([_frame(*frame, files) for frame in record.frames])
     lines = [f"Traceback on {label} (most recent call last):\n", *stack.format()]
@@ -216,7 +217,7 @@ def _render_one(
 
 
 def _frame(
-    file: str, number: int, name: str, source: str | None, mine: bool, files: frozenset[str]
+    file: str, number: int, name: str, source: str | None, mine: bool, files: Set[str]
 ) -> traceback.FrameSummary:
     # Not any file that the host names: only one that this call's code came from.
     if mine and file in files and (file in linecache.cache or os.path.isfile(file)):

@@ -7,6 +7,7 @@ construct that the older Python has no equivalent of is refused, by its name.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -63,6 +64,7 @@ def _newer(
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def reads(text: str, version: Version) -> bool:
     """Return whether Python ``version`` reads a whole module's text as it is."""
     if version >= sys.version_info[:2]:

@@ -1,0 +1,121 @@
+"""What an agent keeps of what it was sent, so that nothing constant is sent to it twice.
+
+Large constant parts of payloads, module sources and functions' code, are
+*blobs*: a call names them by digest, and those that its agent hasn't got go
+ahead of it. This side decides what an agent drops, so that it never keeps more
+than `LIMIT` bytes beyond the calls that run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fabremote.agent import wire
+
+# The most that an agent keeps between calls, in bytes.
+LIMIT = 64 << 20
+
+
+class Blob:
+    """Constant bytes, named by their digest."""
+
+    __slots__ = ("data", "digest")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.digest = hashlib.blake2b(data, digest_size=wire.DIGEST).digest()
+
+
+@dataclass(frozen=True)
+class BlobList:
+    """Blobs that go together often, named by one digest: that of the list of theirs."""
+
+    blob: Blob
+    members: tuple[Blob, ...]
+
+    @classmethod
+    def of(cls, members: Iterable[Blob]) -> BlobList:
+        """Return the list of these blobs."""
+        kept = tuple(members)
+        return cls(Blob(b"".join(blob.digest for blob in kept)), kept)
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A call's bytes: its own, in pieces, and the blobs that they refer to."""
+
+    pieces: list[bytes | memoryview]
+    blobs: tuple[Blob, ...] = ()
+    listed: BlobList | None = None
+
+    @property
+    def needed(self) -> list[Blob]:
+        """All blobs of the call."""
+        if self.listed is None:
+            return list(self.blobs)
+        return [self.listed.blob, *self.listed.members, *self.blobs]
+
+    def opening(self, has_stdin: bool) -> bytes:
+        """Return the data of the call's OPEN frame."""
+        flags = wire.HAS_STDIN if has_stdin else 0
+        named = [blob.digest for blob in self.blobs]
+        if self.listed is not None:
+            flags |= wire.HAS_LIST
+            named.insert(0, self.listed.blob.digest)
+        return bytes([flags]) + b"".join(named)
+
+
+class Store:
+    """Which blobs one agent has, the least recently used first.
+
+    Not safe for several threads by itself: its frames must be sent in the order
+    in which they were asked for, under one lock.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._kept: dict[bytes, int] = {}
+        self.size = 0
+
+    def sending(self, blobs: Sequence[Blob]) -> list[bytes]:
+        """Return the frames that give the agent those of ``blobs`` that it hasn't got."""
+        frames: list[bytes] = []
+        for blob in blobs:
+            size = self._kept.pop(blob.digest, None)
+            if size is None:
+                size = len(blob.data)
+                self.size += size
+                frames += _frames(blob)
+            self._kept[blob.digest] = size
+        return frames
+
+    def dropping(self) -> bytes:
+        """Return the frames that make the agent drop what is beyond the limit, if anything.
+
+        The call that needs it has them by then: its OPEN frame goes first.
+        """
+        dropped: list[bytes] = []
+        while self.size > self._limit:
+            digest = next(iter(self._kept))
+            self.size -= self._kept.pop(digest)
+            dropped.append(digest)
+        step = wire.MAX_DATA // wire.DIGEST
+        return b"".join(
+            wire.frame(wire.DROP, 0, b"".join(dropped[start : start + step]))
+            for start in range(0, len(dropped), step)
+        )
+
+
+def _frames(blob: Blob) -> list[bytes]:
+    step = wire.MAX_DATA - wire.DIGEST
+    # Empty ones, too, have to be there.
+    starts = range(0, len(blob.data) or 1, step)
+    return [
+        wire.frame(wire.STORE, 0, blob.digest + blob.data[start : start + step])
+        for start in starts
+    ]
+
+
+__all__ = ["LIMIT", "Blob", "BlobList", "Parcel", "Store"]
