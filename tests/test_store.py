@@ -201,7 +201,7 @@ def test_small_payloads_name_nothing() -> None:
         payload = dump(fn, args, {}, Options(), this_python())
         (piece,) = payload.parcel.pieces
         assert len(piece) < 1024
-        assert sum(len(blob.data) for blob in payload.parcel.needed) < 400
+        assert sum(len(blob.data) for blob in payload.parcel.needed) < 600
     assert not dump(len, ("",), {}, Options(), this_python()).parcel.needed
 
 

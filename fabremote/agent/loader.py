@@ -100,10 +100,7 @@ def missing(error, module, name=None):
 
 def imported(name):
     """Import and return the module called ``name``."""
-    try:
-        __import__(name)
-    except ImportError as error:
-        raise missing(error, name)
+    __import__(name)
     return sys.modules[name]
 
 

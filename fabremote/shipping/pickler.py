@@ -18,8 +18,8 @@ from typing import Any
 from fabric.group import Group
 from invoke.context import Context
 
-from fabremote.agent import classes as agent_classes
 from fabremote.agent import bundle, loader, sources
+from fabremote.agent import classes as agent_classes
 from fabremote.bootstrap import RemotePython
 from fabremote.shipping import classes, code
 from fabremote.shipping.modules import Scope

@@ -8,7 +8,7 @@ import typing
 
 from tests.corpus import add, case
 
-DATACLASS = {"since": (3, 7), "why": "module dataclasses isn't there in Python 3.6"}
+DATACLASS = {"since": (3, 7), "why": "No module named 'dataclasses'"}
 
 
 @dataclasses.dataclass
