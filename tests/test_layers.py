@@ -22,13 +22,16 @@ NAME = fabremote.__name__
 # and so are those whose names start with ssh_.
 LAYERS = (
     {"agent"},  # runs on the remote host, and shares its frames with this side
+    {"remote"},  # runs there too, sent with the calls that need it
     {"bootstrap", "exceptions", "printing", "sockets"},
     {"hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
+    {"requirements"},
     {"options"},
     {"calls", "links", "refusals", "service", "session", "starting", "streams"},
     {"shipping"},
     {"interpreter"},
+    {"environments"},
     {"connection"},
     {"group", "hosts"},
     {"decorator", "tasks", "wrapping"},
