@@ -21,7 +21,7 @@ MISLEADING = (
     "UV_SYSTEM_PYTHON",
     "VIRTUAL_ENV",
 )
-# Options of a requirements file that uv does as pip does; pip has settings of the same names.
+# Options of a requirements file that uv does as pip does.
 FOR_UV = "--index-url --extra-index-url --find-links --no-index --no-binary --only-binary"
 # Settings of pip that mean nothing for what is installed.
 IDLE = """
@@ -31,7 +31,8 @@ retries root-user-action timeout user verbose
 """
 # The oldest pip that installs into another environment than its own.
 OUTSIDE = (22, 3)
-INDEX = [option[2:] for option in FOR_UV.split()]
+# Settings of pip that a requirements file can say to uv.
+TOLD = [option[2:] for option in FOR_UV.split()] + ["constraint"]
 
 
 def install(wanted, path, held):
@@ -65,7 +66,7 @@ def install(wanted, path, held):
 
 def what(wanted, path, settings):
     """Return the arguments that say what to install, as files: others see a command's words."""
-    lines = index_lines(settings) + list(wanted["options"]) + list(wanted["requirements"])
+    lines = told_lines(settings) + list(wanted["options"]) + list(wanted["requirements"])
     arguments = []
     if wanted["wheels"]:
         stored = folders.folder(wanted["cache_dir"], "wheels")
@@ -140,7 +141,7 @@ def pip_version():
 
 def find_uv(wanted, settings):
     """Return the path of uv if it is there and would do what pip, as it is set, does."""
-    if sys.version_info < (3, 8) or not set(settings) <= {"cert"} | set(INDEX):
+    if sys.version_info < (3, 8) or not set(settings) <= {"cert"} | set(TOLD):
         return None
     if not all(option.split()[0] in FOR_UV.split() for option in wanted["options"]):
         return None
@@ -186,10 +187,10 @@ def pip_files(env):
     return files + [env["PIP_CONFIG_FILE"]] if env.get("PIP_CONFIG_FILE") else files
 
 
-def index_lines(settings):
+def told_lines(settings):
     """Return settings of pip as lines of a requirements file."""
     lines = []
-    for name in INDEX:
+    for name in TOLD:
         value = settings.get(name, "")
         if name == "no-index":
             if value.lower() not in ("", "0", "false", "no", "off"):
