@@ -128,7 +128,7 @@ _read: dict[Path, tuple[dict[Path, tuple[int, ...]], Requirements]] = {}
 
 def _from_file(path: Path) -> Requirements:
     """Return what a file asks for; it is read again if it or one it includes has changed."""
-    whole = path.expanduser().absolute()
+    whole = Path(os.path.abspath(path.expanduser()))
     known = _read.get(whole)
     if known is None or any(_state(one) != state for one, state in known[0].items()):
         states: dict[Path, tuple[int, ...]] = {}
@@ -172,10 +172,14 @@ class _Reader:
         self.lines: list[str] = []
         self.constraints: list[str] = []
         self.options: list[str] = []
+        self._begun: set[tuple[Path, bool]] = set()
         self._states = states
 
     def read(self, path: Path, into: list[str], where: str) -> None:
         """Add the requirements of a file to ``into``, and what else it says."""
+        if (path, into is self.lines) in self._begun:
+            return
+        self._begun.add((path, into is self.lines))
         for number, line in _logical_lines(_text(path, self._states, where)):
             here = f"{path}, line {number}"
             if line.startswith("-"):
@@ -191,9 +195,8 @@ class _Reader:
         if name in ("--requirement", "--constraint"):
             if "://" in value or not value:
                 raise ValueError(f"{where}: {line!r} must name a file of this machine.")
-            target = path.parent / value
-            if target not in self._states:
-                self.read(target, into if name == "--requirement" else self.constraints, where)
+            target = Path(os.path.normpath(path.parent / value))
+            self.read(target, into if name == "--requirement" else self.constraints, where)
             return
         if name == "--editable":
             raise ValueError(_local(where, line))

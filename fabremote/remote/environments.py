@@ -122,17 +122,20 @@ def clean(cache_dir, age):
     What is being made stays, and so do wheels that may be waiting for that.
     """
     home = folders.folder(cache_dir, "environments")
+    found = os.listdir(home) if os.path.isdir(home) else []
     removed = []
-    for name in sorted(os.listdir(home)) if os.path.isdir(home) else []:
+    # A builder that was killed leaves its lock.
+    for name in sorted({each[:-5] if each.endswith(".lock") else each for each in found}):
         path = os.path.join(home, name)
+        there = os.path.isdir(path)
         if name.endswith(".gone"):
             shutil.rmtree(path, ignore_errors=True)
-        elif os.path.isdir(path) and time.time() - used(path) >= age:
+        elif not there or time.time() - used(path) >= age:
             held = folders.lock(path, wait=False)
             if held is not None:
                 folders.discard(path)
                 folders.release(path, held)
-                removed.append(name)
+                removed += [name] * there
     stored = folders.folder(cache_dir, "wheels")
     for name in sorted(os.listdir(stored)) if os.path.isdir(stored) else []:
         path = os.path.join(stored, name)

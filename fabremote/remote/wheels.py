@@ -50,7 +50,7 @@ def platforms():
             machine = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}.get(
                 machine, machine
             )
-        return c_library(machine) + ["linux_" + machine]
+        return ["linux_" + machine] + c_library(machine)
     if own.startswith("macosx_"):
         return mac(platform.mac_ver()[0], platform.machine()) + [own]
     return [own]
