@@ -20,6 +20,7 @@ import hashlib
 import importlib.resources
 import importlib.util
 import json
+import os
 import re
 import secrets
 import shlex
@@ -305,6 +306,7 @@ def _run(command: list[str], given: str, shown: IO[str] | None) -> tuple[int, st
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        env={name: text for name, text in os.environ.items() if name != "PYTHONWARNINGS"},
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

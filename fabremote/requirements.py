@@ -210,6 +210,9 @@ class _Reader:
             needs = "needs one value, without spaces or quotes" if takes else "takes no value"
             raise ValueError(f"{where}: {line!r}: {name} {needs}.")
         option = f"{name} {value}" if takes else name
+        if name == "--index-url":
+            # The last one counts.
+            self.options = [one for one in self.options if not one.startswith(f"{name} ")]
         if option not in self.options:
             self.options.append(option)
 

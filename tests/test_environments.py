@@ -92,6 +92,7 @@ def env(tmp_path: Path, index: Index) -> dict[str, str]:
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_FIND_LINKS": "",
         "PIP_INDEX_URL": index.url,
+        "PIP_NO_INDEX": "",
         "PIP_CACHE_DIR": str(tmp_path / "pip"),
         "UV_NO_CACHE": "1",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
@@ -635,9 +636,11 @@ def test_settings_of_pip_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert found["index-url"] == "http://b"
     assert "quiet" not in found
     assert "format" not in found
-    lines = installers.told_lines({k: found[k] for k in installers.TOLD if k in found})
+    found = {k: found[k] for k in installers.TOLD if k in found}
+    lines = installers.told_lines(found, [])
     assert {"--index-url http://b", "--find-links /x", "--only-binary :all:"} <= {*lines}
     assert "--no-index" not in lines
+    assert "--index-url http://b" not in installers.told_lines(found, ["--index-url http://c"])
 
 
 # Files and scripts
@@ -647,7 +650,7 @@ def test_a_requirements_file_is_read_with_what_it_includes(
     python: Callable[..., Any], fast: dict[str, str], index: Index, tmp_path: Path
 ) -> None:
     (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "base.txt").write_text("tinytwo # comment\n-r ../all.txt\n")
+    (tmp_path / "more" / "base.txt").write_text("-i http://x\ntinytwo # comment\n-r ../all.txt\n")
     (tmp_path / "limits.txt").write_text("tinyone<2\n")
     file = tmp_path / "all.txt"
     file.write_text(f"-r more/base.txt\n-c limits.txt\n--index-url \\\n  {index.url}\n\n# end\n")

@@ -11,13 +11,14 @@ import sys
 from . import folders
 
 LOG = 64 << 10
-# Variables that would have an installer put packages elsewhere, or think that it has them.
+# Variables that would have an installer put packages elsewhere, think that it has them, or fail.
 MISLEADING = (
     "PIP_PREFIX",
     "PIP_ROOT",
     "PIP_TARGET",
     "PIP_USER",
     "PYTHONPATH",
+    "PYTHONWARNINGS",
     "UV_SYSTEM_PYTHON",
     "VIRTUAL_ENV",
 )
@@ -66,7 +67,8 @@ def install(wanted, path, held):
 
 def what(wanted, path, settings):
     """Return the arguments that say what to install, as files: others see a command's words."""
-    lines = told_lines(settings) + list(wanted["options"]) + list(wanted["requirements"])
+    lines = told_lines(settings, wanted["options"])
+    lines += list(wanted["options"]) + list(wanted["requirements"])
     arguments = []
     if wanted["wheels"]:
         stored = folders.folder(wanted["cache_dir"], "wheels")
@@ -187,11 +189,13 @@ def pip_files(env):
     return files + [env["PIP_CONFIG_FILE"]] if env.get("PIP_CONFIG_FILE") else files
 
 
-def told_lines(settings):
-    """Return settings of pip as lines of a requirements file."""
+def told_lines(settings, options):
+    """Return settings of pip as lines of a requirements file that has these options."""
     lines = []
     for name in TOLD:
         value = settings.get(name, "")
+        if name == "index-url" and any(each.startswith("--index-url ") for each in options):
+            continue
         if name == "no-index":
             if value.lower() not in ("", "0", "false", "no", "off"):
                 lines.append("--no-index")
