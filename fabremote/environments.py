@@ -148,7 +148,7 @@ def clean(python: Interpreter, days: float = 0) -> list[str]:
     host, options = python._host, resolve(python._host.context, python._given)
     function = RemoteFunction("environments", "clean")
     answer = _call(host, _base(options), function, options.cache_dir, days * 86400.0)
-    return [str(name) for name in answer]
+    return [printable(str(name)) for name in answer]
 
 
 def _call(host: Host, options: Options, function: RemoteFunction, *args: Any) -> Any:
@@ -167,13 +167,14 @@ class _Builder:
     def path(self) -> str:
         """Return the path of the environment's interpreter on the host."""
         answer = self._provide(self._wheels)
-        if answer[0] == "wheels":
+        if answer == ("wheels",):
             answer = self._provide(self._send_wheels())
-        if answer[0] != "ready" or not answer[1:] or type(answer[1]) is not str:
-            raise self._failure(f"{self._host.label} gave no answer that can be understood", "")
-        return answer[1]
+        if type(answer) is not tuple or [*map(type, answer)] != [str, str] or "\n" in answer[1]:
+            raise self._failure("what the host answers can't be understood", "")
+        path: str = answer[1]
+        return path
 
-    def _provide(self, wheels: Any) -> tuple[Any, ...]:
+    def _provide(self, wheels: Any) -> Any:
         wanted = {
             "requirements": self._requires.lines,
             "constraints": self._requires.constraints,
@@ -181,15 +182,13 @@ class _Builder:
             "cache_dir": self._options.cache_dir,
             "wheels": wheels,
         }
-        found: tuple[Any, ...] = self._ask("environments", "provide", wanted)
-        return found
+        return self._ask("environments", "provide", wanted)
 
     def _ask(self, module: str, name: str, *args: Any) -> Any:
         """Call a function there; raise what it says has failed."""
         answer = _call(self._host, self._options, RemoteFunction(module, name), *args)
-        if type(answer) is tuple and answer[:1] == ("failed",):
-            why, log = (str(each) for each in answer[1:3])
-            raise self._failure(why, log)
+        if type(answer) is tuple and len(answer) == 3 and answer[0] == "failed":
+            raise self._failure(str(answer[1]), str(answer[2]))
         return answer
 
     def _failure(self, why: str, log: str) -> EnvironmentBuildError:
@@ -215,7 +214,7 @@ class _Builder:
             files = {_digest(path): path for path in sorted(Path(folder).glob("*.whl"))}
             missing = self._ask("wheels", "missing", self._options.cache_dir, list(files))
             for digest, path in files.items():
-                if digest in missing:
+                if digest in list(missing):
                     self._send(digest, path)
             return [(digest, path.name) for digest, path in files.items()]
 

@@ -580,6 +580,26 @@ def test_musl_is_told_from_glibc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert wheels.c_library("aarch64") == expected
 
 
+def test_versions_of_macos_take_the_wheels_of_older_ones() -> None:
+    found = wheels.mac("12.3", "arm64")
+    assert found == [f"macosx_{n}_0_{each}" for n in (12, 11) for each in ("arm64", "universal2")]
+    intel = wheels.mac("10.15.7", "x86_64")
+    assert intel[0] == "macosx_10_15_x86_64"
+    assert "macosx_10_9_universal2" in intel
+    assert not any("macosx_11_" in tag for tag in intel)
+
+
+@pytest.mark.parametrize(
+    "answer", [None, ("ready", 7), ("ready", "a\nb"), ("failed",), ("x", "y")]
+)
+def test_what_a_host_answers_is_checked(
+    answer: Any, python: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_call", lambda *args: answer)
+    with pytest.raises(EnvironmentBuildError, match="can't be understood"):
+        python("tinyone").call(abs, -1)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

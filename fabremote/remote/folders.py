@@ -39,9 +39,9 @@ def make_private(path):
     while not os.path.exists(above):
         above = os.path.dirname(above)
     owner = os.stat(above).st_uid
-    home = os.path.expanduser("~")
+    home = os.path.expanduser("~").rstrip("/") or "no home"
     # As root with a user's HOME, what is made there would be in that user's way.
-    if above.startswith(home) and owner != os.geteuid():
+    if (above + "/").startswith(home + "/") and owner != os.geteuid():
         raise nowhere(path, "%s belongs to user %d, not to %d" % (above, owner, os.geteuid()))
     try:
         # In two steps, as the mode is that of the last one.

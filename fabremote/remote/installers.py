@@ -116,15 +116,17 @@ def run(command, env, path, held):
         pass_fds=(held,),
     )
     log = b""
-    while True:
-        piece = os.read(process.stdout.fileno(), 1 << 16)
-        if not piece:
-            break
-        log = (log + piece)[-LOG:]
-        sys.stderr.buffer.write(piece)
-        sys.stderr.buffer.flush()
-    process.stdout.close()
-    status = process.wait()
+    try:
+        for piece in iter(lambda: os.read(process.stdout.fileno(), 1 << 16), b""):
+            log = (log + piece)[-LOG:]
+            sys.stderr.buffer.write(piece)
+            sys.stderr.buffer.flush()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.stdout.close()
+        status = process.wait()
     if status:
         words = " ".join(os.path.basename(word) for word in command[:3])
         how = "was killed by signal %d" % -status if status < 0 else "exited with %d" % status

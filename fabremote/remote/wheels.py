@@ -74,7 +74,7 @@ def c_library(machine):
 
 def musl(lib="/lib"):
     """Return the minor version of musl 1, as its loader tells; -1 if it isn't there."""
-    for name in sorted(os.listdir(lib)):
+    for name in sorted(os.listdir(lib)) if os.path.isdir(lib) else []:
         if name.startswith("ld-musl-"):
             done = subprocess.Popen([os.path.join(lib, name)], stderr=subprocess.PIPE)
             for line in done.communicate()[1].decode("ascii", "replace").splitlines():
