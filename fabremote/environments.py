@@ -169,10 +169,10 @@ class _Builder:
         answer = self._provide(self._wheels)
         if answer == ("wheels",):
             answer = self._provide(self._send_wheels())
-        if type(answer) is not tuple or [*map(type, answer)] != [str, str] or "\n" in answer[1]:
+        found = answer[1] if type(answer) is tuple and len(answer) == 2 else None
+        if type(found) is not str or answer[0] != "ready" or not re.fullmatch("/.+", found):
             raise self._failure("what the host answers can't be understood", "")
-        path: str = answer[1]
-        return path
+        return found
 
     def _provide(self, wheels: Any) -> Any:
         wanted = {

@@ -590,7 +590,7 @@ def test_versions_of_macos_take_the_wheels_of_older_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [None, ("ready", 7), ("ready", "a\nb"), ("failed",), ("x", "y")]
+    "answer", [None, ("ready", 7), ("ready", "/a\nb"), ("ready", "a"), ("failed",), ("x", "/y")]
 )
 def test_what_a_host_answers_is_checked(
     answer: Any, python: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
