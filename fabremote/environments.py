@@ -13,6 +13,7 @@ interpreter and system, and those that the host hasn't got yet are sent.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -27,6 +28,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -99,7 +101,7 @@ def provide(host: Host, options: Options) -> str:
     _check_version(requires, python, host.label)
     try:
         path = _Builder(host, base, requires, options.wheels).path()
-    except RemoteTimeout as error:
+    except TimeoutError as error:
         raise RemoteTimeout(
             f"Making the environment with {requires} on {host.label} took longer than "
             f"{options.build_timeout:g} seconds; nothing of it is left. Raise build_timeout=.",
@@ -244,7 +246,7 @@ class _Builder:
         command += ["--progress-bar", "off"]
         target = None if "stderr" in self._options.hide else self._options.err_stream
         shown = None if "stderr" in self._options.hide else local_stream(target, "stderr")
-        status, log = _run(command, json.dumps(facts.markers), shown)
+        status, log = _run(command, json.dumps(facts.markers), shown, self._options.timeout)
         if status:
             raise self._failure(
                 "its wheels could not be downloaded here with pip "
@@ -295,9 +297,14 @@ def _write(path: Path, lines: tuple[str, ...] | list[str]) -> str:
     return str(path)
 
 
-def _run(command: list[str], given: str, shown: IO[str] | None) -> tuple[int, str]:
-    """Run a command here, showing what it prints; return its exit status and all of that."""
-    log: list[str] = []
+def _run(
+    command: list[str], given: str, shown: IO[str] | None, timeout: float | None
+) -> tuple[int, str]:
+    """Run a command here, showing what it prints; return its exit status and the end of that.
+
+    Raises TimeoutError if it takes longer than ``timeout`` seconds.
+    """
+    log: collections.deque[str] = collections.deque(maxlen=500)
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -307,6 +314,9 @@ def _run(command: list[str], given: str, shown: IO[str] | None) -> tuple[int, st
         errors="replace",
         env={name: text for name, text in os.environ.items() if name != "PYTHONWARNINGS"},
     ) as process:
+        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, process.kill)
+        timer.daemon = True
+        timer.start()
         assert process.stdin is not None
         assert process.stdout is not None
         # If it ends before it has read this, its log says why.
@@ -315,12 +325,18 @@ def _run(command: list[str], given: str, shown: IO[str] | None) -> tuple[int, st
             process.stdin.close()
         try:
             for line in process.stdout:
-                log = [*log[-500:], line]
+                log.append(line)
                 if shown is not None:
                     shown.write(line)
         except BaseException:
             process.kill()
             raise
+        finally:
+            late = not timer.is_alive()
+            timer.cancel()
+            timer.join()
+    if late and process.returncode:
+        raise TimeoutError(f"{command[0]} took longer than {timeout} seconds")
     return process.returncode, "".join(log)
 
 

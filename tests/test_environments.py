@@ -33,7 +33,7 @@ from fabremote import (
 )
 from fabremote.options import resolve
 from fabremote.remote import environments as builder
-from fabremote.remote import installers, wheels
+from fabremote.remote import folders, installers, wheels
 from fabremote.requirements import Requirements, parse
 from tests import interpreters
 from tests.packages import Index, make_sdist, make_wheel, serving
@@ -287,14 +287,17 @@ def test_processes_at_once_make_one_environment(
     before = len(index.files())
     index.gate.clear()
     command = [sys.executable, "-c", SCRIPT, json.dumps(fast)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    logs = [tmp_path / "first", tmp_path / "second"]
+    processes = []
+    for log in logs:
+        with log.open("wb") as file:
+            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file))
     wait_until(lambda: len(index.files()) > before)
-    time.sleep(0.5)
+    wait_until(lambda: any("waiting for it" in log.read_text() for log in logs))
     index.gate.set()
-    outputs = [process.communicate(timeout=30) for process in processes]
-    assert [out for out, _ in outputs] == [fast["XDG_CACHE_HOME"] + "\n"] * 2, outputs
-    assert sorted("waiting for it" in err for _, err in outputs) == [False, True]
+    outputs = [process.communicate(timeout=30)[0].decode() for process in processes]
+    assert outputs == [fast["XDG_CACHE_HOME"] + "\n"] * 2, [log.read_text() for log in logs]
+    assert sorted("made in" in log.read_text() for log in logs) == [False, True]
     assert len(index.files()) == before + 1
     assert len(made(tmp_path)) == 1
 
@@ -350,6 +353,32 @@ def test_a_killed_builder_leaves_nothing_that_is_taken_for_complete(
     index.gate.set()
     assert python("tinyone").call(imported, "tinyone")[0] == "2.0"
     assert len(made(tmp_path)) == 1
+
+
+HOLDER = """
+import os, sys
+from fabremote.remote import folders, installers
+
+held = folders.lock(sys.argv[1])
+installers.run(["sh", "-c", "echo $$; exec sleep 30"], dict(os.environ), "/", held)
+"""
+
+
+def test_what_an_installer_still_writes_to_is_not_made_anew(tmp_path: Path) -> None:
+    path = str(tmp_path / "made")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        installer = int(process.stderr.readline())
+        process.kill()
+    try:
+        assert folders.lock(path, wait=False) is None
+    finally:
+        os.kill(installer, signal.SIGKILL)
+    held = wait_until(lambda: folders.lock(path, wait=False))
+    folders.release(path, held)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_build_has_a_time_limit_of_its_own(
@@ -557,6 +586,16 @@ def test_a_failed_download_is_told(python: Callable[..., Any], offline: dict[str
     assert "broken" in caught.value.log
 
 
+def test_a_download_has_the_same_time_limit(
+    python: Callable[..., Any], offline: dict[str, str], index: Index
+) -> None:
+    index.gate.clear()
+    py = python("binary", env=offline, wheels="local", build_timeout=2)
+    with pytest.raises(RemoteTimeout, match="build_timeout"):
+        py.call(abs, -1)
+    index.gate.set()
+
+
 def test_the_tags_are_those_that_packaging_finds() -> None:
     tags = pytest.importorskip("packaging.tags")
     theirs = [*tags.platform_tags()]
@@ -641,6 +680,18 @@ def test_uv_is_used_only_where_it_does_what_pip_would(
     assert installers.find_uv(wanted, {"proxy": "x"}) is None
     assert installers.find_uv({"options": ["--no-index"]}, {}) == str(programs / "uv")
     assert installers.find_uv({"options": ["--prefer-binary"]}, {}) is None
+
+
+def test_settings_that_would_install_elsewhere_are_refused(
+    local: Any, env: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "pip.conf"
+    file.write_text("[install]\ntarget = /tmp/other\n")
+    env["PIP_CONFIG_FILE"] = str(file)
+    py = local.python(python=sys.executable, requires=["tinyone"], env=env, hide=True)
+    with pytest.raises(EnvironmentBuildError, match="target = /tmp/other"):
+        py.call(abs, -1)
+    assert made(tmp_path) == []
 
 
 def test_settings_of_pip_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ break-system-packages cache-dir default-timeout disable-pip-version-check log no
 no-input no-python-version-warning no-warn-script-location progress-bar quiet require-virtualenv
 retries root-user-action timeout user verbose
 """
+ELSEWHERE = ("prefix", "root", "target")
 # The oldest pip that installs into another environment than its own.
 OUTSIDE = (22, 3)
 # Settings of pip that a requirements file can say to uv.
@@ -40,6 +41,13 @@ def install(wanted, path, held):
     """Make an environment in a folder; return its interpreter. ``held``: the lock on it."""
     env = surroundings(wanted["cache_dir"])
     settings = pip_settings(env)
+    for name in ELSEWHERE:
+        if name in settings:
+            raise folders.Failed(
+                "pip's settings there have %s = %s, which would install elsewhere. Give the call "
+                'env={"PIP_CONFIG_FILE": "/dev/null"}' % (name, settings[name]),
+                "",
+            )
     uv = find_uv(wanted, settings)
     python = os.path.join(path, "bin", "python")
     os.mkdir(path, 0o700)
