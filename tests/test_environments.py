@@ -590,7 +590,7 @@ def test_a_download_has_the_same_time_limit(
     python: Callable[..., Any], offline: dict[str, str], index: Index
 ) -> None:
     index.gate.clear()
-    py = python("binary", env=offline, wheels="local", build_timeout=2)
+    py = python("tinyone", env=offline, wheels="local", build_timeout=2)
     with pytest.raises(RemoteTimeout, match="build_timeout"):
         py.call(abs, -1)
     index.gate.set()
