@@ -62,7 +62,6 @@ SHOWN = 15
 # How much of a wheel is sent at once, in bytes.
 PIECE = 8 << 20
 _TAG = re.compile(r"[a-z0-9_]{1,80}")
-_WHEEL = re.compile(r"[A-Za-z0-9][\w.+!-]*\.whl", re.ASCII)
 
 
 class RemoteFunction:
@@ -70,20 +69,22 @@ class RemoteFunction:
 
     def __init__(self, module: str, name: str) -> None:
         self._target = module, name
-        self.__qualname__ = name
+        self.__qualname__ = f"fabremote.{module}.{name}"
 
     def __call__(self, *args: Any) -> Any:
         raise TypeError(f"{self.__qualname__}() runs on a host only")
 
     def __reduce__(self) -> Any:
-        values = {"loader": _LOADER, "target": (_sources(), *self._target)}
+        values = {"loader": _LOADER, "target": (_sources(self._target[0]), *self._target)}
         return eval, ("exec(loader) or load(*target)", values)
 
 
 @functools.cache
-def _sources() -> tuple[tuple[str, str], ...]:
+def _sources(module: str) -> tuple[tuple[str, str], ...]:
+    """Return the names and texts of a module and those before it."""
     folder = importlib.resources.files("fabremote.remote")
-    texts = ((name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in _MODULES)
+    names = _MODULES[: _MODULES.index(module) + 1]
+    texts = ((name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in names)
     return tuple((name, condensed(text)) for name, text in texts)
 
 
@@ -104,7 +105,7 @@ def provide(host: Host, options: Options) -> str:
     except TimeoutError as error:
         raise RemoteTimeout(
             f"Making the environment with {requires} on {host.label} took longer than "
-            f"{options.build_timeout:g} seconds; nothing of it is left. Raise build_timeout=.",
+            f"{options.build_timeout:g} seconds and was given up. Raise build_timeout=.",
             options.build_timeout,
         ) from error
     # A command such as `nice python3` stays what it is but for its last word.
@@ -150,7 +151,7 @@ def clean(python: Interpreter, days: float = 0) -> list[str]:
     host, options = python._host, resolve(python._host.context, python._given)
     function = RemoteFunction("environments", "clean")
     answer = _call(host, _base(options), function, options.cache_dir, days * 86400.0)
-    return [printable(str(name)) for name in answer]
+    return [printable(str(name)) for name in answer or []]
 
 
 def _call(host: Host, options: Options, function: RemoteFunction, *args: Any) -> Any:
@@ -276,7 +277,7 @@ class Facts:
             tags = [*self.platforms, *self.abis, self.implementation]
             texts = [*self.markers, *self.markers.values()]
             fine = len(tags) < 1000 and all(map(_TAG.fullmatch, tags))
-            fine = fine and bool(re.fullmatch(r"\d{1,3}(\.\d{1,3}){1,2}", self.python))
+            fine = fine and bool(re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){1,2}", self.python))
             fine = fine and all(type(text) is str and len(text) < 500 for text in texts)
         except (KeyError, TypeError, ValueError):
             fine = False

@@ -191,6 +191,7 @@ def test_an_environment_is_looked_for_once_a_session(
     monkeypatch.setattr(environments, "provide", lambda *a: looked.append(a) or real(*a))
     for _ in range(3):
         python("tinyone").call(imported, "tinyone")
+    assert python("tinyone").submit(imported, "tinyone").result()[0] == "2.0"
     assert len(looked) == 1
     python("tinyone", py_options="-O").call(imported, "tinyone")
     assert len(looked) == 2

@@ -189,13 +189,13 @@ def pip_files(env):
         return []
     home = os.path.expanduser("~")
     config = env.get("XDG_CONFIG_HOME") or home + "/.config"
-    folders = [each + "/pip" for each in (env.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")]
+    places = [each + "/pip" for each in (env.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")]
     if sys.platform == "darwin":
-        folders.append("/Library/Application Support/pip")
-    folders += ["/etc", home + "/.pip", config + "/pip"]
+        places.append("/Library/Application Support/pip")
+    places += ["/etc", home + "/.pip", config + "/pip"]
     if sys.platform == "darwin":
-        folders.append(home + "/Library/Application Support/pip")
-    files = [os.path.join(each, "pip.conf") for each in folders + [sys.prefix]]
+        places.append(home + "/Library/Application Support/pip")
+    files = [os.path.join(each, "pip.conf") for each in places + [sys.prefix]]
     return files + [env["PIP_CONFIG_FILE"]] if env.get("PIP_CONFIG_FILE") else files
 
 

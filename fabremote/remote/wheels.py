@@ -47,9 +47,7 @@ def platforms():
     if own.startswith("linux_"):
         machine = own[len("linux_") :]
         if sys.maxsize < 2**32:
-            machine = {"x86_64": "i686", "aarch64": "armv7l", "armv8l": "armv7l"}.get(
-                machine, machine
-            )
+            machine = ON_32_BITS.get(machine, machine)
         return ["linux_" + machine] + c_library(machine)
     if own.startswith("macosx_"):
         return mac(platform.mac_ver()[0], platform.machine()) + [own]
