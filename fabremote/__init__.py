@@ -17,6 +17,7 @@ How a call travels::
         |
     interpreter options bound to a host; call, run, submit
         |-- options     what python() takes
+        |-- environments   requires=: packages, in a virtual environment there
         |-- shipping    functions to bytes, answers to values
         |
     session     one live agent, shared by an interpreter's calls
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from fabremote.connection import Connection
 from fabremote.exceptions import (
+    EnvironmentBuildError,
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteConnectionRefused,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Connection",
+    "EnvironmentBuildError",
     "GroupResult",
     "Interpreter",
     "RemoteCancelled",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import importlib
 import threading
 from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -14,7 +16,7 @@ from paramiko import SSHException
 
 from fabremote import sockets, verification
 from fabremote.exceptions import RemoteConnectionLost
-from fabremote.interpreter import Interpreter
+from fabremote.interpreter import Host, Interpreter
 from fabremote.links import ChannelLink, Link, ProcessLink
 from fabremote.options import REMOTELY_DEFAULTS, Options, PythonOptions, remotely
 from fabremote.refusals import refused
@@ -48,15 +50,18 @@ class Sessions:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        # The interpreters of environments, by the options that ask for them.
+        self.environments: dict[tuple[Any, ...], str] = {}
         self._live: dict[tuple[Any, ...], Session] = {}
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
 
-    def get(self, key: tuple[Any, ...], carrier: Any, make: Callable[[], Session]) -> Session:
-        """Return the session of ``key`` over ``carrier``, made by ``make`` if there is none."""
+    def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
+        """Return the session for these options over ``carrier``, by ``make`` if there is none."""
+        key = _key(options, options.python)
         with self.lock:
             gate = self._starting.setdefault(key, threading.Lock())
         with gate:
-            session = self.live(key, carrier)
+            session = self._find(key, carrier)
             if session is None:
                 session = make()
                 session.carrier = carrier
@@ -64,8 +69,14 @@ class Sessions:
                     self._live[key] = session
             return session
 
-    def live(self, key: tuple[Any, ...], carrier: Any) -> Session | None:
-        """Return the session of ``key`` over ``carrier`` if there is one that lives."""
+    def live(self, options: Options, carrier: Any) -> Session | None:
+        """Return the session for these options over ``carrier`` if there is one that lives."""
+        if options.requires is not None:
+            python = self.environments.get(_environment_key(options))
+            return self._find(_key(options, python), carrier) if python else None
+        return self._find(_key(options, options.python), carrier)
+
+    def _find(self, key: tuple[Any, ...], carrier: Any) -> Session | None:
         session = self._live.get(key)
         alive = session is not None and session.alive and session.carrier is carrier
         return session if alive else None
@@ -110,9 +121,24 @@ class Calls:
         raise NotImplementedError
 
 
-def _key(options: Options) -> tuple[Any, ...]:
+def _key(options: Options, python: str | None) -> tuple[Any, ...]:
     """Return what an agent is started with: calls that agree in it share one."""
-    return options.python, options.py_options, options.prefixes
+    return python, options.py_options, options.prefixes
+
+
+def _environment_key(options: Options) -> tuple[Any, ...]:
+    """Return what an environment's interpreter depends on, for one connection."""
+    return options.python, options.prefixes, options.requires, options.cache_dir
+
+
+def _in_environment(host: Host, options: Options) -> Options:
+    """Return the options with ``python`` in the environment they require, made if need be."""
+    if options.requires is None:
+        return options
+    # Imported where it is needed: few calls do.
+    python = importlib.import_module("fabremote.environments").provide(host, options)
+    _sessions(host.context).environments[_environment_key(options)] = python
+    return dataclasses.replace(options, python=python, requires=None)
 
 
 class RemoteHost:
@@ -126,7 +152,7 @@ class RemoteHost:
         """Return the agent for these options if the connection has a live one."""
         connection = self.context
         transport = connection.transport if connection.is_connected else None
-        return _sessions(connection).live(_key(options), transport) if transport else None
+        return _sessions(connection).live(options, transport) if transport else None
 
     def session(self, options: Options) -> Session:
         """Return the agent for these options, connecting and starting it if need be.
@@ -134,6 +160,7 @@ class RemoteHost:
         A connection that turns out to be dead is opened once more: nothing of a
         call has been sent yet.
         """
+        options = _in_environment(self, options)
         try:
             return self._session(options)
         except RemoteConnectionLost:
@@ -148,7 +175,7 @@ class RemoteHost:
             transport = self._open(connection)
         opener = functools.partial(self._channel, transport)
         begin = functools.partial(start, opener, self.label, options, self._kill)
-        return sessions.get(_key(options), transport, begin)
+        return sessions.get(options, transport, begin)
 
     def _kill(self, pid: int) -> None:
         with contextlib.suppress(OSError, SSHException, EOFError):
@@ -198,13 +225,14 @@ class LocalHost:
 
     def live_session(self, options: Options) -> Session | None:
         """Return the agent for these options on this machine if there is a live one."""
-        return _sessions(self.context).live(_key(options), None)
+        return _sessions(self.context).live(options, None)
 
     def session(self, options: Options) -> Session:
         """Return the agent for these options on this machine."""
+        options = _in_environment(self, options)
         # A local process that says nothing is killed by its link's close().
         make = functools.partial(start, ProcessLink, self.label, options, lambda pid: None)
-        return _sessions(self.context).get(_key(options), None, make)
+        return _sessions(self.context).get(options, None, make)
 
 
 class RemoteCalls(Calls):

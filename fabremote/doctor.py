@@ -185,7 +185,7 @@ class _Examination:
 
     def __init__(self, connection: HostConnection, report: Report, python: str | None) -> None:
         self.connection, self.report = connection, report
-        self.options: PythonOptions = {"hide": True, "timeout": CALL_TIMEOUT}
+        self.options: PythonOptions = {"hide": True, "timeout": CALL_TIMEOUT, "requires": None}
         if python is not None:
             self.options["python"] = python
 

@@ -6,6 +6,7 @@
      +- RemoteConnectionRefused           no SSH connection could be had
      |   +- RemoteHostKeyRejected
      +- RemoteInterpreterMissing          no such interpreter, or not a usable one
+     +- EnvironmentBuildError             the packages required can't be had there
      +- RemoteConnectionLost              the link broke during a call
      +- RemoteProcessDied                 the worker ended without an answer
      +- RemoteTimeout                     also a TimeoutError
@@ -48,6 +49,17 @@ class RemoteInterpreterMissing(RemoteException):
         super().__init__(message)
         self.interpreter = interpreter
         self.tried = tried
+
+
+class EnvironmentBuildError(RemoteException):
+    """What ``requires=`` asks for can't be had: no environment could be made, and none is left.
+
+    Attribute: ``log``, the last of what the installer printed (str).
+    """
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
 
 
 class RemoteConnectionLost(RemoteException):
@@ -140,6 +152,7 @@ class RemoteTraceback(Exception):
 
 
 __all__ = [
+    "EnvironmentBuildError",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",

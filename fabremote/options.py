@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
+import importlib
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import IO, Any, Literal, TypedDict
+from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict
 
 from invoke.context import Context
 from invoke.runners import normalize_hide
 from invoke.watchers import StreamWatcher
 
 from fabremote.bootstrap import check_py_options, check_python
+
+if TYPE_CHECKING:
+    from fabremote.requirements import Requirements
 
 # The defaults of fabremote's own subtree of Fabric's configuration.
 REMOTELY_DEFAULTS: dict[str, Any] = {
@@ -25,6 +29,10 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
     "trust": [],
     "max_result": 1 << 30,
     "start_timeout": 30,
+    "requires": None,
+    "wheels": None,
+    "cache_dir": None,
+    "build_timeout": 1800,
     # Whether connections made with Fabric verify host keys, too; None keeps Fabric's way.
     "verify_host_keys": None,
     # Any of the above by host: {"web*": {"python": "/opt/venv/bin/python"}}.
@@ -33,6 +41,9 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
 
 Hide = bool | Literal["out", "stdout", "err", "stderr", "both"] | None
 Trust = bool | Sequence[type]
+# Requirements, or the path of a requirements file or script.
+Requires = Sequence[str] | str | os.PathLike[str] | None
+Wheels = Literal["local"] | None
 
 
 class PythonOptions(TypedDict, total=False):
@@ -54,6 +65,10 @@ class PythonOptions(TypedDict, total=False):
     trust: Trust
     max_result: int
     start_timeout: float
+    requires: Requires
+    wheels: Wheels
+    cache_dir: str | os.PathLike[str] | None
+    build_timeout: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +99,17 @@ class Options:
     ``max_result``: the most bytes a result may have [``remotely.max_result``].
     ``start_timeout``: seconds an interpreter may take to start
     [``remotely.start_timeout``].
+    ``requires``: packages that the function needs, as a list of requirements
+    such as ``["numpy>=2"]``, or the path of a requirements file or of a script
+    with a ``# /// script`` block: it runs in a virtual environment that has
+    them, made of ``python`` at the first call and kept on the host
+    [``remotely.requires``].
+    ``wheels``: ``"local"`` has this side download the packages for the host and
+    send them, for a host that reaches no index [``remotely.wheels``].
+    ``cache_dir``: the host's folder for environments; None is
+    ``fabremote`` in the user's cache folder [``remotely.cache_dir``].
+    ``build_timeout``: seconds that making an environment may take, which don't
+    count for ``timeout`` [``remotely.build_timeout``].
     """
 
     python: str | None = None
@@ -104,6 +130,10 @@ class Options:
     trust: bool | tuple[type, ...] = ()
     max_result: int = 1 << 30
     start_timeout: float = 30
+    requires: Requirements | None = None
+    wheels: str | None = None
+    cache_dir: str | None = None
+    build_timeout: float = 1800
     prefixes: tuple[str, ...] = ()
 
 
@@ -170,6 +200,10 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         trust=_trust(values["trust"]),
         max_result=_size("max_result", values["max_result"]),
         start_timeout=_seconds("start_timeout", values["start_timeout"]) or 30,
+        requires=_requires(values["requires"], values["wheels"]),
+        wheels=values["wheels"],
+        cache_dir=_cache_dir(values["cache_dir"]),
+        build_timeout=_seconds("build_timeout", values["build_timeout"]) or LONGEST,
         prefixes=tuple(context.command_prefixes),
     )
 
@@ -305,6 +339,31 @@ def _size(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f"{name}={value!r} must be a number of bytes above 0.")
     return value
+
+
+def _requires(value: object, wheels: object) -> Requirements | None:
+    if wheels not in (None, "local"):
+        raise ValueError(f"wheels={wheels!r} must be 'local' or None.")
+    if value is None:
+        return None
+    # Imported where it is needed: few calls do.
+    module = importlib.import_module("fabremote.requirements")
+    found: Requirements | None = module.parse(value)
+    if found is not None:
+        module.check_wheels(found, wheels)
+    return found
+
+
+def _cache_dir(value: object) -> str | None:
+    if value is None:
+        return None
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text.startswith(("/", "~")) or "\0" in text:
+        raise ValueError(
+            f"cache_dir={value!r} must be a folder of the host, from / or ~, such as "
+            "'/var/tmp/me'."
+        )
+    return text
 
 
 def _hide(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import pytest
 from fabremote.demo.server import OpenSSHServer, Server, find_sshd
 from tests import interpreters
 from tests.leaks import Snapshot
+from tests.packages import make_wheel
 
 if TYPE_CHECKING:
     from fabremote import Connection
@@ -37,10 +38,34 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+# A stand-in for the package of this name that examples require.
+ROMAN = """
+def toRoman(number):
+    values = (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1)
+    text = ""
+    for value, digits in zip(values, "M CM D CD C XC L XL X IX V IV I".split()):
+        text += digits * (number // value)
+        number %= value
+    return text
+"""
+
+
 @pytest.fixture(scope="session")
-def remote_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of every session: a PATH with the machine's interpreters."""
-    return {"PATH": interpreters.make_path(tmp_path_factory.mktemp("remote") / "bin")}
+def pip_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of pip that have it find the packages of the examples and nothing else."""
+    folder = tmp_path_factory.mktemp("wheels")
+    make_wheel(folder, "roman", "5.2", ROMAN)
+    return {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1"}
+
+
+@pytest.fixture(scope="session")
+def remote_env(
+    tmp_path_factory: pytest.TempPathFactory, pip_env: dict[str, str]
+) -> dict[str, str]:
+    """The environment of every session: a PATH with the machine's interpreters, a cache, pip."""
+    folder = tmp_path_factory.mktemp("remote")
+    path = interpreters.make_path(folder / "bin")
+    return {**pip_env, "PATH": path, "XDG_CACHE_HOME": str(folder / "cache")}
 
 
 def make_server(kind: str, directory: Path, env: dict[str, str]) -> Server:

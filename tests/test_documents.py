@@ -88,7 +88,9 @@ RUNS = [block for block in IN_DOCS if block.mark == "run"]
 
 @pytest.fixture(scope="module")
 def environment(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    pip_env: dict[str, str],
 ) -> dict[str, str]:
     """An environment whose HOME knows web1, web2 and web3, all of them a loopback server.
 
@@ -102,7 +104,8 @@ def environment(
     (home / ".ssh" / "known_hosts").write_text(known_hosts(server))
     shutil.copy(server.key, home / ".ssh" / "deploy")
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    return {**os.environ, "HOME": str(home), "PATH": path, "PYTHONWARNINGS": "error"}
+    ours = {"HOME": str(home), "PATH": path, "PYTHONWARNINGS": "error"}
+    return {**os.environ, **pip_env, **ours}
 
 
 def ssh_config(server: Server) -> str:
@@ -235,7 +238,8 @@ def test_the_docs_name_every_public_name_and_every_setting() -> None:
 
     shown = re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
     expected = {f"fabremote.{name}" for name in fabremote.__all__}
-    assert set(shown) == {*expected, "fabremote.options.Options"}
+    elsewhere = {"fabremote.options.Options", "fabremote.environments.clean"}
+    assert set(shown) == expected | elsewhere
     assert len(shown) == len(set(shown))
     rows = re.findall(
         r"^\| `(\S+)` \|", (DOCS / "configuration.md").read_text("utf-8"), re.MULTILINE

@@ -22,13 +22,16 @@ NAME = fabremote.__name__
 # and so are those whose names start with ssh_.
 LAYERS = (
     {"agent"},  # runs on the remote host, and shares its frames with this side
+    {"remote"},  # runs there too, sent with the calls that need it
     {"bootstrap", "exceptions", "printing", "sockets"},
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
+    {"requirements"},
     {"options", "verification"},
     {"calls", "links", "refusals", "service", "session", "starting", "store", "streams"},
     {"shipping"},
     {"interpreter"},
+    {"environments"},
     {"connection"},
     {"group", "hosts"},
     {"decorator", "stateful", "targets", "tasks", "wrapping"},
@@ -107,7 +110,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in modules() if part_of(name) not in ("agent", "demo")]
+    "name", [name for name in modules() if part_of(name) not in ("agent", "demo", "remote")]
 )
 def test_imports_stand_at_the_top_but_for_what_is_optional(name: str) -> None:
     tree = ast.parse(modules()[name].read_text("utf-8"))
