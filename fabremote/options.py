@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
-import fnmatch
+import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, Literal, TypedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, Literal, TypedDict, TypeVar
 
 from invoke.context import Context
 from invoke.runners import normalize_hide
 from invoke.watchers import StreamWatcher
 
 from fabremote.bootstrap import check_py_options, check_python
-
-# The defaults of fabremote's own subtree of Fabric's configuration.
-REMOTELY_DEFAULTS: dict[str, Any] = {
-    "python": None,
-    "py_options": "",
-    "trust": [],
-    "max_result": 1 << 30,
-    "start_timeout": 30,
-    # Whether connections made with Fabric verify host keys, too; None keeps Fabric's way.
-    "verify_host_keys": None,
-    # Any of the above by host: {"web*": {"python": "/opt/venv/bin/python"}}.
-    "hosts": {},
-}
+from fabremote.configuration import REMOTELY_DEFAULTS, remotely
 
 Hide = bool | Literal["out", "stdout", "err", "stderr", "both"] | None
 Trust = bool | Sequence[type]
+T = TypeVar("T")
 
 
 class PythonOptions(TypedDict, total=False):
@@ -109,17 +99,37 @@ _RUN_KEYS = (
     "watchers",
     "encoding",
 )
+# What other things of Fabric's take, and what does it for a call.
+_ELSEWHERE = {
+    "warn": "a call gives a value or raises, so there is nothing to warn about. Catch the "
+    "exception instead",
+    "pty": "a call has no terminal. Use c.run(..., pty=True) for what needs one",
+    "sudo": "use python='sudo -n python3' for calls, or c.sudo(...) for a command",
+    "user": "the user is the connection's: connect as another, or use python='sudo -n -u NAME "
+    "python3'",
+    "password": "it is the connection's. For what asks during a call there are watchers=",
+    "shell": "a call goes through no shell. Name the interpreter with python=",
+    "dry": "it is the configuration's run.dry",
+    "asynchronous": "use submit(), which returns a Future",
+    "disown": "use submit(); what shall outlive the connection must be a daemon of its own",
+    "logging": "records of the function's loggers are printed there. Configure logging in the "
+    "function; what its handlers print is shown here",
+    "progress": "print it in the function: output is shown as it comes",
+    "replace_env": "a call's env= is added to the host's. Unset variables in the function",
+    "echo_stdin": "what in_stream= gives isn't echoed",
+    "fallback": "a call has no terminal to fall back from",
+    "echo_format": "it is the configuration's run.echo_format",
+    "modules": "your own modules go along as they are needed; others must be installed there",
+    "requires": "what the function imports must be installed there",
+}
 
 
 def check_names(given: Mapping[str, Any], others: Iterable[str] = ()) -> None:
     """Raise TypeError if ``given`` has a key that is no option; ``others`` may be meant, too."""
     known = PythonOptions.__annotations__
     for name in given:
-        if name == "warn":
-            raise TypeError(
-                "python() has no option 'warn': a call gives a value or raises, so there is "
-                "nothing to warn about. Catch the exception instead."
-            )
+        if name in _ELSEWHERE:
+            raise TypeError(f"python() has no option {name!r}: {_ELSEWHERE[name]}.")
         if name not in known:
             close = difflib.get_close_matches(name, [*known, *others], 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"It takes {', '.join(known)}."
@@ -141,26 +151,45 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
     if values["hide"] is True:
         values["echo"] = False
     dry = bool(run.get("dry"))
+
+    def read(name: str, check: Callable[[Any], T]) -> T:
+        with _naming(name, given):
+            return check(values[name])
+
     return Options(
-        python=_interpreter(values["python"]),
-        py_options=_py_options(values["py_options"]),
-        env={**_call_env(context), **_env(values["env"])},
+        python=read("python", _interpreter),
+        py_options=read("py_options", _py_options),
+        env={**_call_env(context), **read("env", _env)},
         cwd=_cwd(values.get("cwd"), context),
-        timeout=_seconds("timeout", values["timeout"]),
-        hide=_hide(values),
+        timeout=read("timeout", lambda value: _seconds("timeout", value)),
+        hide=read("hide", lambda value: _hide(values)),
         echo=bool(values["echo"]) or dry,
         echo_format=str(run.get("echo_format", "{command}")),
         dry=dry,
-        out_stream=values["out_stream"],
-        err_stream=values["err_stream"],
-        in_stream=_in_stream(values["in_stream"]),
-        watchers=tuple(values["watchers"] or ()),
-        encoding=_encoding(values["encoding"]),
-        trust=_trust(values["trust"]),
-        max_result=_size("max_result", values["max_result"]),
-        start_timeout=_seconds("start_timeout", values["start_timeout"]) or 30,
+        out_stream=read("out_stream", lambda value: _out_stream("out_stream", value)),
+        err_stream=read("err_stream", lambda value: _out_stream("err_stream", value)),
+        in_stream=read("in_stream", _in_stream),
+        watchers=read("watchers", _watchers),
+        encoding=read("encoding", _encoding),
+        trust=read("trust", _trust),
+        max_result=read("max_result", _size),
+        start_timeout=read("start_timeout", lambda value: _seconds("start_timeout", value)) or 30,
         prefixes=tuple(context.command_prefixes),
     )
+
+
+@contextlib.contextmanager
+def _naming(name: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Say so of a bad value that is the configuration's."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if given.get(name) is not None or (name in given and name not in _RUN_KEYS):
+            raise
+        tree = "run" if name in _RUN_KEYS else "timeouts" if name == "timeout" else "remotely"
+        key = "command" if name == "timeout" else name
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"The configuration's {tree}.{key}: {error}") from None
 
 
 def _interpreter(value: object) -> str | None:
@@ -178,65 +207,6 @@ def _py_options(value: object) -> str:
         raise TypeError(f"py_options={value!r} must be one str, such as '-O -X utf8'.")
     check_py_options(value)
     return value
-
-
-def remotely(context: Any) -> dict[str, Any]:
-    """Return the ``remotely`` settings in force for a context, those of its host included.
-
-    Raises ValueError for a key that isn't one.
-    """
-    config = context.config
-    if "_fabremote_settled" not in vars(config):
-        _settle(config)
-    found: dict[str, Any] = dict(config.get("remotely"))
-    _check_keys(found, "remotely")
-    host = getattr(context, "original_host", "localhost")
-    for pattern, settings in found["hosts"].items():
-        _check_keys(settings, f"remotely.hosts.{pattern}")
-        if fnmatch.fnmatchcase(host, pattern):
-            found.update(settings)
-    found["verify_host_keys"] = _truth("verify_host_keys", found["verify_host_keys"])
-    return found
-
-
-def _settle(config: Any) -> None:
-    """Give a configuration that Fabric or Invoke made our defaults and our environment's values.
-
-    Both match variables of the environment, such as FABRIC_REMOTELY_PYTHON, against
-    existing keys only, and a plain script's ``Connection("web1")`` against none.
-    """
-    present = config.get("remotely") or {}
-    if not isinstance(present, Mapping):
-        raise ValueError(f"The configuration has remotely: {present!r}; it must be a table.")
-    if not REMOTELY_DEFAULTS.keys() <= present.keys():
-        defaults = vars(config).get("_defaults") or type(config).global_defaults()
-        config.load_defaults({**defaults, "remotely": dict(REMOTELY_DEFAULTS)})
-    start = f"{config.env_prefix or config.prefix}_REMOTELY_".upper()
-    if any(name.startswith(start) for name in os.environ):
-        config.load_shell_env()
-    config._set(_fabremote_settled=True)
-
-
-_TRUTHS = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False, "": None}
-
-
-def _truth(name: str, value: Any) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    if str(value).lower() not in _TRUTHS:
-        raise ValueError(f"The configuration's remotely.{name}={value!r} must be true or false.")
-    return _TRUTHS[str(value).lower()]
-
-
-def _check_keys(settings: Any, where: str) -> None:
-    if not isinstance(settings, Mapping):
-        raise ValueError(f"The configuration has {where}: {settings!r}; it must be a table.")
-    for name in settings:
-        if name not in REMOTELY_DEFAULTS:
-            close = difflib.get_close_matches(name, REMOTELY_DEFAULTS, 1)
-            known = ", ".join(REMOTELY_DEFAULTS)
-            hint = f"Did you mean {close[0]!r}?" if close else f"There are {known}."
-            raise ValueError(f"The configuration has {where}.{name}, no setting of ours. {hint}")
 
 
 def _call_env(context: Any) -> dict[str, str]:
@@ -290,14 +260,36 @@ def _seconds(name: str, value: Any) -> float | None:
     return min(float(value), LONGEST)
 
 
-def _size(name: str, value: Any) -> int:
+def _size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise ValueError(f"{name}={value!r} must be a number of bytes above 0.")
+        raise ValueError(f"max_result={value!r} must be a number of bytes above 0.")
     return value
 
 
 def _hide(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(normalize_hide(values["hide"], values["out_stream"], values["err_stream"]))
+
+
+def _out_stream(name: str, value: Any) -> Any:
+    mode = getattr(value, "mode", "")
+    binary = isinstance(value, (io.RawIOBase, io.BufferedIOBase))
+    if (
+        binary
+        or (isinstance(mode, str) and "b" in mode)
+        or not (value is None or hasattr(value, "write"))
+    ):
+        raise TypeError(f"{name}={value!r:.100} must be a file that takes text, or None.")
+    return value
+
+
+def _watchers(value: Any) -> tuple[StreamWatcher, ...]:
+    found = tuple(value) if isinstance(value, (list, tuple)) else None if value else ()
+    if found is None or not all(isinstance(one, StreamWatcher) for one in found):
+        raise TypeError(
+            f"watchers={value!r:.100} must be a list of Invoke's watchers, such as "
+            "[Responder('Really?', 'yes\\n')]."
+        )
+    return found
 
 
 def _in_stream(value: Any) -> Any:
@@ -309,9 +301,14 @@ def _in_stream(value: Any) -> Any:
 def _encoding(value: str | None) -> str:
     encoding = value or "utf-8"
     try:
-        "".encode(encoding)
+        line_end = "\n".encode(encoding)
     except LookupError:
         raise ValueError(f"encoding={encoding!r} is not an encoding that Python knows.") from None
+    if line_end != b"\n":
+        raise ValueError(
+            f"encoding={encoding!r} can't be used: its ends of lines aren't ASCII's, or it has a "
+            "mark in front. Take one such as 'utf-8' or 'latin-1'."
+        )
     return encoding
 
 

@@ -25,6 +25,7 @@ LAYERS = (
     {"bootstrap", "exceptions", "printing", "sockets"},
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
+    {"configuration"},
     {"options", "verification"},
     {"calls", "links", "refusals", "service", "session", "starting", "streams"},
     {"shipping"},
