@@ -242,7 +242,12 @@ def check_py_options(text: str) -> tuple[str, ...]:
     if "\n" in text or "\0" in text:
         raise ValueError(f"py_options={text!r} must be on one line, without NUL.")
     takes_value = False
-    for word in words:
+    for before, word in zip(["", *words], words, strict=False):
+        if _chatters(before if takes_value else "", word):
+            raise ValueError(
+                f"py_options={text!r}: with {word!r} the interpreter prints what it imports, amid "
+                "what the agent says. Have the function start such a Python itself."
+            )
         if takes_value:
             takes_value = False
         elif word in ("-X", "-W", "--check-hash-based-pycs"):
@@ -255,6 +260,13 @@ def check_py_options(text: str) -> tuple[str, ...]:
     if takes_value:
         raise ValueError(f"py_options={text!r}: {words[-1]} needs a value after it.")
     return tuple(words)
+
+
+def _chatters(option: str, word: str) -> bool:
+    """Whether this word, the value of ``option`` if that isn't "", has imports traced."""
+    if option:
+        return option == "-X" and word.startswith("importtime")
+    return word.startswith("-Ximporttime") or bool(re.match("-[A-VY-Za-z?]*v", word))
 
 
 def _runs_else(word: str) -> bool:

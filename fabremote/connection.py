@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib
 import threading
+import time
 from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -15,12 +16,14 @@ from invoke.context import Context
 from paramiko import SSHException
 
 from fabremote import sockets, verification
+from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
 from fabremote.exceptions import RemoteConnectionLost
 from fabremote.interpreter import Host, Interpreter
 from fabremote.links import ChannelLink, Link, ProcessLink
-from fabremote.options import REMOTELY_DEFAULTS, Options, PythonOptions, remotely
+from fabremote.options import Options, PythonOptions
 from fabremote.refusals import refused
 from fabremote.session import Session
+from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
 
 if TYPE_CHECKING:
@@ -44,12 +47,19 @@ class Config(fabric.Config):
         defaults["remotely"] = dict(REMOTELY_DEFAULTS)
         return defaults
 
+    def merge(self) -> None:
+        """Merge the levels; raise ValueError for one that has no table where one must be."""
+        check_tables(self)
+        super().merge()
+
 
 class Sessions:
     """The live agents of one connection or context, by what started them."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
+        # Held as long as connecting takes; closing doesn't wait for it.
+        self.opening = threading.RLock()
         # The interpreters of environments, by the options that ask for them.
         self.environments: dict[tuple[Any, ...], str] = {}
         self._live: dict[tuple[Any, ...], Session] = {}
@@ -171,7 +181,7 @@ class RemoteHost:
     def _session(self, options: Options) -> Session:
         connection = self.context
         sessions = _sessions(connection)
-        with sessions.lock:
+        with sessions.opening:
             transport = self._open(connection)
         opener = functools.partial(self._channel, transport)
         begin = functools.partial(start, opener, self.label, options, self._kill)
@@ -191,10 +201,11 @@ class RemoteHost:
         try:
             if verified:
                 verification.prepare(connection)
-            connection.open()
+            with told_by_errors():
+                connection.open()
             if verified:
                 verification.check(connection)
-        except (OSError, SSHException, EOFError) as error:
+        except (OSError, SSHException, EOFError, UnicodeError) as error:
             raise refused(connection, error) from error
         transport = connection.transport
         if fresh or not getattr(transport, "fabremote_hurried", False):
@@ -205,7 +216,8 @@ class RemoteHost:
 
     def _channel(self, transport: Any) -> Link:
         try:
-            link = ChannelLink(self.context.create_session())
+            with told_by_errors():
+                link = ChannelLink(self.context.create_session())
         except (OSError, SSHException, EOFError) as error:
             raise RemoteConnectionLost(
                 f"No session could be opened on {self.label}: {error or type(error).__name__}. "
@@ -280,7 +292,14 @@ class Connection(RemoteCalls, fabric.Connection):
         self._set(_fabremote_own_gateway=not given)
 
     def close(self) -> None:
-        """Close the connection and its own gateway; what runs through it is killed first."""
+        """Close the connection and its own gateway; what runs through it is killed first.
+
+        If another thread is still connecting, that fails there.
+        """
+        sock = vars(self).get("_fabremote_socket")
+        if not self.is_connected and sock is not None:
+            sockets.abort(sock)
+            self.client.close()
         super().close()
         if self._fabremote_own_gateway and isinstance(self.gateway, fabric.Connection):
             self.gateway.close()
@@ -290,12 +309,21 @@ class Connection(RemoteCalls, fabric.Connection):
 
         Safe to call from several threads. Raises what Fabric raises.
         """
-        with _sessions(self).lock:
-            if not self.is_connected and remotely(self)["verify_host_keys"]:
+        with _sessions(self).opening, sockets.noting(self._note_socket):
+            if self.is_connected:
+                return None
+            if remotely(self)["verify_host_keys"]:
                 verification.prepare(self)
-            if self.is_connected or self.gateway or "sock" in self.connect_kwargs:
-                return super().open()
-            return self._open_promptly()
+            direct = not self.gateway and "sock" not in self.connect_kwargs
+            try:
+                with told_by_errors():
+                    result = self._open_promptly() if direct else super().open()
+            except BaseException:
+                # Through a gateway a channel would be left.
+                self.client.close()
+                raise
+            self.stay_alive()
+            return result
 
     def _open_promptly(self) -> Any:
         given = self.connect_kwargs
@@ -303,19 +331,39 @@ class Connection(RemoteCalls, fabric.Connection):
         # Fabric has no way to pass a socket but these, which stay the caller's.
         self._set(connect_kwargs={**given, "sock": sock})
         try:
-            result = super().open()
+            return super().open()
         except BaseException:
             sock.close()
+            self._set(_fabremote_proxy_status=getattr(sock, "status", None))
             raise
         finally:
             self._set(connect_kwargs=given)
-        self.stay_alive()
-        return result
+
+    def open_gateway(self) -> Any:
+        """Return a channel to the host through the gateway, as Fabric does, but wait no hour."""
+        gateway, limit = self.gateway, self.time_to_connect() or CHANNEL_TIMEOUT
+        if isinstance(gateway, fabric.Connection):
+            gateway.open()
+            gateway.transport.channel_timeout = limit
+        before = time.monotonic()
+        try:
+            return super().open_gateway()
+        except SSHException as error:
+            if time.monotonic() - before < limit:
+                raise
+            raise TimeoutError(f"timed out after {limit:g} seconds") from error
+
+    def time_to_connect(self) -> float | None:
+        """Return how many seconds connecting may take, if there is a limit."""
+        limit: float | None = self.connect_timeout or self.connect_kwargs.get("timeout")
+        return limit
+
+    def _note_socket(self, sock: Any) -> None:
+        self._set(_fabremote_socket=sock)
 
     def make_socket(self) -> Any:
         """Return a new TCP connection to the host, as `open` needs it without a gateway."""
-        timeout = self.connect_timeout or self.connect_kwargs.get("timeout")
-        return sockets.connect(self.host, int(self.port), timeout)
+        return sockets.connect(self.host, int(self.port), self.time_to_connect())
 
     def stay_alive(self) -> None:
         """Have the open transport send something now and then."""

@@ -16,16 +16,14 @@ import logging
 import math
 import operator
 import os
-import re
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import fabric
-from fabric.connection import derive_shorthand
 from paramiko import AuthenticationException, SSHException
 
 from fabremote.bootstrap import FLOOR, RemotePython, candidates
@@ -49,6 +47,7 @@ from fabremote.hostkeys import Verifier
 from fabremote.hosts import HostConnection, open_connection
 from fabremote.options import PythonOptions, resolve
 from fabremote.refusals import refused
+from fabremote.ssh_target import Target, parse_target
 
 PROGRAM = "python -m fabremote"
 CONNECT_TIMEOUT = 10  # seconds, unless there is a setting
@@ -62,36 +61,6 @@ BLOCK = 1 << 16  # more than compression looks back, so that it can't shrink rep
 # What may go wrong with a host without anything being wrong with us. The
 # resolver raises UnicodeError for names that can't be any.
 FAILURES = (RemoteException, SSHException, OSError, EOFError, UnicodeError)
-
-
-class Target(NamedTuple):
-    """A host to look at, as given and in its parts; user and port are None if not given."""
-
-    given: str
-    host: str
-    user: str | None
-    port: int | None
-
-
-def parse_target(text: str) -> Target:
-    """Return what ``[user@]host[:port]`` names; IPv6 addresses with a port are in brackets.
-
-    Raises ValueError if it names nothing.
-    """
-    bracketed = re.fullmatch(r"(?:(.+)@)?\[([0-9A-Fa-f:.]+(?:%\w+)?)\](?::(\d+))?", text)
-    try:
-        if bracketed:
-            user, host, digits = bracketed.groups()
-            found = Target(text, host, user, int(digits) if digits else None)
-        else:
-            found = Target(text, **derive_shorthand(text))
-    except ValueError:
-        raise ValueError(f"{text!r} has a port that is no number.") from None
-    if not found.host or re.search(r"\s|^-", text):
-        raise ValueError(f"{text!r} names no host. Give [user@]host[:port].")
-    if found.port is not None and not 0 < found.port < 65536:
-        raise ValueError(f"{text!r} has a port that is not between 1 and 65535.")
-    return found
 
 
 def examine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import paramiko
@@ -46,6 +47,9 @@ def host_key(verifier: Verifier, key: paramiko.PKey) -> HostKey:
     blob, certificate = key.asbytes(), certificate_of(key)
     lines, plain = known_hosts.find(verifier.files, verifier.name, verifier.plain_name)
     every = list(dict.fromkeys([*lines, *plain]))
+    listed: list[known_hosts.Line] = []
+    with contextlib.suppress(OSError, ValueError):  # the verifier tells that
+        listed = verifier.revoked_lines()
     expected = [line for line in lines if not line.marker]
     barred, trusted = [blob], []
     if certificate is not None:
@@ -53,7 +57,7 @@ def host_key(verifier: Verifier, key: paramiko.PKey) -> HostKey:
         if certificate.convinces(authorities(every), verifier.certified_name, key):
             trusted = [x for x in authorities(every) if x.key == certificate.authority]
     states: tuple[tuple[KeyState, list[known_hosts.Line]], ...] = (
-        ("revoked", [x for x in every if x.marker == REVOKED and x.key in barred]),
+        ("revoked", [x for x in [*every, *listed] if x.marker == REVOKED and x.key in barred]),
         ("certified", trusted),
         ("known", [x for x in expected if x.key == blob]),
         ("changed", expected),

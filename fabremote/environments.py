@@ -36,7 +36,8 @@ from typing import IO, Any
 from fabremote.bootstrap import RemotePython, condensed
 from fabremote.exceptions import EnvironmentBuildError, RemoteInterpreterMissing, RemoteTimeout
 from fabremote.interpreter import Host, Interpreter, Prepared
-from fabremote.options import LONGEST, Options, resolve
+from fabremote.option_values import LONGEST
+from fabremote.options import Options, resolve
 from fabremote.printing import printable
 from fabremote.requirements import Requirements
 from fabremote.streams import local_stream

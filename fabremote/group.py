@@ -10,7 +10,8 @@ import fabric
 from fabric.exceptions import GroupException
 
 from fabremote.connection import Connection, wrap_context
-from fabremote.interpreter import Interpreter
+from fabremote.exceptions import RemoteTraceback
+from fabremote.interpreter import Interpreter, RemoteFuture
 from fabremote.options import PythonOptions, check_names
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 MAX_WORKERS = 64
 
 
-Outcome = tuple[Any, Any, Exception | None]
+Outcome = tuple[Any, Any, BaseException | None]
 
 
 class GroupResult(fabric.GroupResult):
@@ -59,6 +60,15 @@ class GroupInterpreter:
         """Run as `call` does, with a Result for each host."""
         return self._group.each(lambda py: py.run(fn, *args, **kwargs), self._options)
 
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> list[RemoteFuture[Any]]:
+        """Begin the call on every host; return a Future for each, in the group's order.
+
+        The future of a host where the call could not begin raises the reason.
+        """
+        return self._group.submit(lambda py: py.submit(fn, *args, **kwargs), self._options)
+
 
 class GroupCalls(fabric.Group):
     """`call` and `python` on a group."""
@@ -81,6 +91,13 @@ class GroupCalls(fabric.Group):
             raise GroupException(result)
         return result
 
+    def submit(
+        self, begin: Callable[[Interpreter], RemoteFuture[Any]], options: PythonOptions
+    ) -> list[RemoteFuture[Any]]:
+        """Do ``begin`` with each host's interpreter; return the futures, failed ones included."""
+        outcomes = self._outcomes(lambda one: begin(wrap_context(one).python(**options)))
+        return [_failed(error) if error is not None else future for _, future, error in outcomes]
+
     def _outcomes(self, action: Callable[[Any], Any]) -> list[Outcome]:
         raise NotImplementedError
 
@@ -88,8 +105,19 @@ class GroupCalls(fabric.Group):
 def _outcome(action: Callable[[Any], Any], one: Any) -> Outcome:
     try:
         return one, action(one), None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return one, None, error
+    except KeyboardInterrupt as error:
+        # Ctrl-C here ends the group; what a function raised there is its host's own.
+        if not isinstance(error.__cause__, RemoteTraceback):
+            raise
+        return one, None, error
+
+
+def _failed(error: BaseException) -> RemoteFuture[Any]:
+    future: RemoteFuture[Any] = RemoteFuture("the call", lambda: None)
+    future.set_exception(error)
+    return future
 
 
 def in_turn(group: Any, action: Callable[[Any], Any]) -> list[Outcome]:

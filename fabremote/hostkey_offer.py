@@ -38,8 +38,7 @@ class Offer:
         target: str | None,
         alias: str | None,
     ) -> None:
-        self._name, self._files, self._target, self._alias = name, files, target, alias
-        self._address = host, port
+        self._name, self._files, self._target = name, files, target
         self._type = key.get_name()
         self._key = key.asbytes()
         self.fingerprint = _fingerprint(self._key)
@@ -92,6 +91,14 @@ class Offer:
             _deleting(lines),
         )
 
+    def unchecked(self, file: str, reason: str) -> RemoteHostKeyRejected:
+        """The file of revoked keys can't be read."""
+        return RemoteHostKeyRejected(
+            f"Whether the {self._type} host key of {self._host}, is revoked can't be told, so it "
+            f"is not accepted: RevokedHostKeys names {file} ({reason}). Make that a text "
+            "file with one public key on each line, or set RevokedHostKeys to none."
+        )
+
     def elsewhere(self, lines: list[Line]) -> str:
         """Other keys are known for the host's address."""
         places = " and ".join(x.place for x in lines)
@@ -102,17 +109,13 @@ class Offer:
 
     def _storing(self) -> list[str]:
         if self._target is None:
-            return ["# nowhere yet: set UserKnownHostsFile to a file first"]
+            return ["# UserKnownHostsFile is none: set it to a file, such as ~/.ssh/known_hosts"]
         target = shlex.quote(self._target)
         directory = os.path.dirname(self._target)
         made = os.path.isdir(directory or ".")
         make = [] if made else [f"mkdir -m 700 -p {shlex.quote(directory)}"]
-        if self._alias:
-            line = known_hosts.key_line(self._name, self._type, self._key)
-            return [*make, f"printf '%s\\n' {shlex.quote(line)} >> {target}"]
-        kind = self._type.removeprefix("ssh-").partition("-")[0]
-        host, port = self._address
-        return [*make, f"ssh-keyscan -p {port} -t {kind} {shlex.quote(host)} >> {target}"]
+        line = known_hosts.key_line(self._name, self._type, self._key)
+        return [*make, f"printf '%s\\n' {shlex.quote(line)} >> {target}"]
 
 
 def _rejection(text: str, remedies: list[str]) -> RemoteHostKeyRejected:

@@ -54,6 +54,8 @@ class HostKeySettings:
     hash_new: HashKnownHosts, store names hashed.
     batch: BatchMode, never ask.
     check_ip: CheckHostIP, expect and store the key for the host's address too.
+    revoked: RevokedHostKeys, a file of public keys never to accept; a path as
+        those above.
     """
 
     strict: str = "ask"
@@ -64,6 +66,7 @@ class HostKeySettings:
     hash_new: bool = False
     batch: bool = False
     check_ip: bool = False
+    revoked: str | None = None
 
 
 class Verifier:
@@ -95,6 +98,7 @@ class Verifier:
         self.prompt = prompt or ask
         self.user_files = [self._expand(file) for file in settings.user_files]
         self.global_files = [self._expand(file) for file in settings.global_files]
+        self.revoked_file = settings.revoked and self._expand(settings.revoked)
         self.policy: paramiko.MissingHostKeyPolicy = _Policy(self)
 
     def transport_factory(self, sock: Any, **options: Any) -> paramiko.Transport:
@@ -118,6 +122,7 @@ class Verifier:
         certificate = certificate_of(key)
         barred = (blob, certificate.authority) if certificate else (blob,)
         revoked = [line for line in every if line.marker == REVOKED and line.key in barred]
+        revoked += [line for line in self._listed(offer) if line.key in barred]
         if revoked:
             raise offer.revoked(revoked)
         trusted = authorities(dict.fromkeys([*lines, *plain_lines]))
@@ -139,9 +144,24 @@ class Verifier:
         """Return the IP address to check beside the name, if CheckHostIP says so."""
         return address_to_check(transport, self.host) if self.settings.check_ip else None
 
+    def _listed(self, offer: Offer) -> list[Line]:
+        """Return the lines of RevokedHostKeys; raise if they can't be read."""
+        try:
+            return self.revoked_lines()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise offer.unchecked(str(self.revoked_file), str(reason)) from None
+
+    def revoked_lines(self) -> list[Line]:
+        """Return what RevokedHostKeys names; raise OSError or ValueError if it can't be read."""
+        if self.revoked_file is None or self.revoked_file in known_hosts.NOWHERE:
+            return []
+        return known_hosts.listed(self.revoked_file)
+
     def _offer(self, key: paramiko.PKey) -> Offer:
-        target = self.storage or next(iter(self.files), None)
-        return Offer(self.host, self.port, self.name, key, self.files, target, self.settings.alias)
+        return Offer(
+            self.host, self.port, self.name, key, self.files, self.storage, self.settings.alias
+        )
 
     def _is_known(
         self, offer: Offer, key: bytes, lines: list[Line], plain_lines: list[Line]
@@ -277,9 +297,10 @@ class _Policy(paramiko.MissingHostKeyPolicy):
     def missing_host_key(
         self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
     ) -> None:
-        verifier = self._verifier
+        verifier, transport = self._verifier, client.get_transport()
         try:
-            verifier.check(key, verifier.address_of(client.get_transport()))
+            verifier.check(key, verifier.address_of(transport))
+            transport.fabremote_verified = True  # type: ignore[union-attr]
         except BaseException:
             client.close()
             raise
@@ -299,8 +320,7 @@ class _VerifiedTransport(paramiko.Transport):
 
 def is_verified(transport: paramiko.Transport) -> bool:
     """Return whether a `Verifier` has accepted the key that this open transport's host has."""
-    checked = getattr(transport, "fabremote_verified", False)
-    return isinstance(transport, _VerifiedTransport) or checked
+    return getattr(transport, "fabremote_verified", False)
 
 
 def address_to_check(transport: paramiko.Transport | None, host: str) -> str | None:

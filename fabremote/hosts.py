@@ -11,10 +11,14 @@ from typing import Any, TypedDict
 
 import fabric
 
+from fabremote import ssh_arguments
 from fabremote import ssh_options as options_of_ssh
 from fabremote.connection import Connection
 from fabremote.hostkeys import Verifier
+from fabremote.ssh_arguments import check_port, find_key
+from fabremote.ssh_config_file import from_config
 from fabremote.ssh_settings import SSHSettings
+from fabremote.verification import VERIFIES
 
 # Whether what this thread logs of a connection is kept quiet.
 _quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("quiet", default=False)
@@ -53,16 +57,16 @@ class HostConnection(Connection):
         options = dict(ssh_options or {})
         given = options_of_ssh.parse(options)
         super().__init__(host, **{**options_of_ssh.connection_arguments(given), **kwargs})
-        given = options_of_ssh.parse(
-            {**options_of_ssh.from_config(self.ssh_config, options), **options}
-        )
-        found = given.for_host(self.original_host, self.user, int(self.port))
-        if given.hostname is None:
-            # What ~/.ssh/config calls this host is Fabric's to look up.
-            found = given.for_host(self.host, self.user, int(self.port))
+        of_file = from_config(self.ssh_config, options, proxied=bool(given.gateway))
+        given = options_of_ssh.parse({**of_file, **options})
+        # What ~/.ssh/config calls this host is Fabric's to look up.
+        name = self.host if given.hostname is None else self.original_host
+        found = given.for_host(name, self.user, int(self.port), self.original_host)
         verifier = Verifier(found.hostname or self.host, found.port or 22, found.host_keys)
         passed = {**self.connect_kwargs, **(login or {})}
-        self._set(_fabremote_ssh=found, _fabremote_quiet=quiet)
+        if self.connect_timeout is not None:
+            passed.pop("timeout", None)  # Fabric takes one of them only
+        self._set(_fabremote_ssh=found, _fabremote_quiet=quiet, **{VERIFIES: True})
         self.host = found.hostname
         self.client.set_missing_host_key_policy(verifier.policy)
         self.connect_kwargs = options_of_ssh.connect_arguments(found, verifier, **passed)
@@ -93,9 +97,14 @@ class HostConnection(Connection):
 
     def make_socket(self) -> Any:
         """Return what leads to the host: a TCP connection or a proxy command's pipe."""
-        timeout = self.settings.connect_timeout or self.connect_timeout
-        settings = dataclasses.replace(self.settings, connect_timeout=timeout)
-        return options_of_ssh.open_socket(settings)
+        limit: Any = self.time_to_connect()
+        return options_of_ssh.open_socket(
+            dataclasses.replace(self.settings, connect_timeout=limit)
+        )
+
+    def time_to_connect(self) -> float | None:
+        """Return how many seconds connecting may take, as ConnectTimeout says or Fabric does."""
+        return self.settings.connect_timeout or super().time_to_connect()
 
     def stay_alive(self) -> None:
         """Watch the open link, as ServerAliveInterval says or as usual."""
@@ -132,16 +141,6 @@ def _verified(gateway: fabric.Connection, batch: bool) -> HostConnection:
     return HostConnection(host, options, user=gateway.user, port=gateway.port, **through)
 
 
-def find_key(key: str | os.PathLike[str]) -> str:
-    """Return the private key's file: as given, or else in ~/.ssh."""
-    given = os.path.expanduser(os.fspath(key))
-    tried = [given, os.path.join(os.path.expanduser("~/.ssh"), given)]
-    for path in tried:
-        if os.path.isfile(path):
-            return path
-    raise ValueError(f"key={os.fspath(key)!r}: there is no file {' or '.join(tried)}.")
-
-
 def open_connection(
     hostname: str,
     *,
@@ -155,37 +154,27 @@ def open_connection(
 ) -> Connection:
     """Return a connection to a host name or address; it opens at its first use.
 
-    ``hostname``: also as ``user@host:port``. ``port``: 22 unless ~/.ssh/config
-    says otherwise. ``user``: the current one, likewise. ``key``: a private
-    key's file, as given or in ~/.ssh. ``password``: for the login, and for the
-    key if it has a passphrase. ``quiet``: no warnings or log of the connection.
+    ``hostname``: also as ``user@host:port`` or ``user@[IPv6 address]:port``.
+    ``port``: 22 unless ~/.ssh/config says otherwise. ``user``: the current one,
+    likewise. ``key``: a private key's file, as given or in ~/.ssh.
+    ``password``: for the login, and for the key if it has a passphrase.
+    ``quiet``: no warnings or log of the connection.
     ``ssh_options``: options of ssh_config, see docs/ssh_options.md.
 
-    Raises ValueError for whatever can't be honoured.
+    Raises ValueError for whatever can't be honoured, and for arguments and
+    options that contradict each other.
     """
-    options = dict(ssh_options or {})
-    lower = {name.lower() for name in options if isinstance(name, str)}
-    if compression and "compression" not in lower:
-        options["Compression"] = True
-    if quiet and "loglevel" not in lower:
-        options["LogLevel"] = "QUIET"
-    login: dict[str, Any] = {}
-    if key is not None:
-        login["key_filename"] = find_key(key)
-    if password is not None:
-        login.update(password=password, passphrase=password)
-    named = {"user": user, "port": check_port(port)}
-    named = {name: value for name, value in named.items() if value is not None}
-    return HostConnection(hostname, options, login, quiet, **named)
-
-
-def check_port(port: object) -> int | None:
-    """Return ``port``, or raise ValueError unless it can be one."""
-    if port is None:
-        return None
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-        raise ValueError(f"port={port!r} must be a number from 1 to 65535.")
-    return port
+    settings = {
+        "port": port,
+        "user": user,
+        "key": key,
+        "password": password,
+        "compression": compression,
+        "quiet": quiet,
+        "ssh_options": ssh_options,
+    }
+    way = ssh_arguments.read(hostname, settings)
+    return HostConnection(way.host, way.options, way.login, quiet, **way.place)
 
 
 __all__ = ["ConnectionArguments", "HostConnection", "check_port", "find_key", "open_connection"]

@@ -29,6 +29,7 @@ log = logging.getLogger("fabremote")
 CA = "@cert-authority"
 REVOKED = "@revoked"
 NOWHERE = ("none", os.devnull)
+KRL = b"SSHKRL\n\0"
 LOCK_TIMEOUT = 10.0
 # A name that stands for nothing but itself on a line of its own.
 PLAIN_NAME = re.compile(r"[^\s,*?!|@#][^\s,*?!|]*")
@@ -84,6 +85,26 @@ def find(files: Iterable[str], *names: str) -> list[list[Line]]:
         [line for file, content in contents.items() for line in _matching(content, file, name)]
         for name in names
     ]
+
+
+def listed(file: str) -> list[Line]:
+    """Return the lines of a file that has one public key on each, as RevokedHostKeys wants.
+
+    As OpenSSH does, raise OSError or ValueError if any of it can't be read.
+    """
+    content = _read_file(file)
+    if content.startswith(KRL):
+        raise ValueError("it is a binary key revocation list")
+    lines = []
+    for number, text in enumerate(content.split(b"\n"), 1):
+        kind, encoded = (*text.split(), b"", b"")[:2]
+        if not kind or kind.startswith(b"#"):
+            continue
+        line = Line(file, number, REVOKED, b"", kind.decode(errors="replace"), _decode(encoded))
+        if not _is_key(line.type, line.key):
+            raise ValueError(f"line {number} is no public key")
+        lines.append(line)
+    return lines
 
 
 def key_line(name: str, key_type: str, key: bytes, *, hashed: bool = False) -> str:
@@ -220,17 +241,21 @@ def _is_hash_of(host: bytes, hashed: bytes) -> bool:
 
 def _content(file: str) -> bytes:
     try:
-        # Not to wait for a writer, should it be a named pipe.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return _read_all(descriptor)
-        finally:
-            os.close(descriptor)
+        return _read_file(file)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
         log.warning("The host keys in %s can't be read: %s.", file, error.strerror or error)
         return b""
+
+
+def _read_file(file: str) -> bytes:
+    # Not to wait for a writer, should it be a named pipe.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return _read_all(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -286,4 +311,15 @@ def _write_once(descriptor: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-__all__ = ["CA", "NOWHERE", "REVOKED", "Conflict", "Line", "append", "find", "key_line", "named"]
+__all__ = [
+    "CA",
+    "NOWHERE",
+    "REVOKED",
+    "Conflict",
+    "Line",
+    "append",
+    "find",
+    "key_line",
+    "listed",
+    "named",
+]

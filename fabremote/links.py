@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -50,7 +51,10 @@ class ChannelLink:
 
     def send(self, data: bytes) -> None:
         # sendall() re-slices bytes at every packet; a memoryview costs nothing.
-        self._channel.sendall(memoryview(data))  # type: ignore[arg-type]
+        try:
+            self._channel.sendall(memoryview(data))  # type: ignore[arg-type]
+        except EOFError as error:  # which is what paramiko makes of a broken connection
+            raise ConnectionResetError("the SSH connection is broken") from error
 
     def receive(self) -> bytes:
         try:
@@ -86,7 +90,8 @@ class ChannelLink:
         self._channel.close()
 
     def close(self) -> None:
-        self._channel.close()
+        with contextlib.suppress(EOFError):
+            self._channel.close()
 
 
 class ProcessLink:
@@ -138,7 +143,8 @@ class ProcessLink:
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            # It leads a session of its own; what it started may hold its stdout.
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def release(self) -> None:

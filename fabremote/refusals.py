@@ -14,7 +14,14 @@ from paramiko import (
     SSHException,
 )
 
+from fabremote import sockets
 from fabremote.exceptions import RemoteConnectionRefused, RemoteHostKeyRejected
+
+# What paramiko says, or doesn't, when the handshake comes to nothing.
+_WORDS = {
+    "No existing session": "the SSH handshake did not end in time",
+    "EOFError": "the link was closed during the SSH handshake",
+}
 
 
 def refused(connection: Any, error: BaseException) -> RemoteConnectionRefused:
@@ -26,7 +33,8 @@ def refused(connection: Any, error: BaseException) -> RemoteConnectionRefused:
     if hop is not connection:
         where += f", as its gateway {_address(hop)} can't be reached"
         connection = hop
-    why = str(error) or type(error).__name__
+    said = str(error) or type(error).__name__
+    why = _WORDS.get(said, said)
     kind = RemoteConnectionRefused
     if isinstance(error, BadHostKeyException):
         kind = RemoteHostKeyRejected
@@ -52,11 +60,15 @@ def failing_hop(connection: Any) -> Any:
 
 def _advice(connection: Any, error: BaseException) -> str:
     host, port, user = connection.host, connection.port, connection.user
+    if isinstance(error, sockets.Hindrance):
+        return error.remedy
     if isinstance(error, ChannelException):
         return (
             f"The gateway could not reach it: check from there that {host} answers on port {port}."
         )
-    if isinstance(error, socket.gaierror):
+    if proxy_command(connection) and not _is_login(error):
+        return _advice_on_proxy(connection)
+    if isinstance(error, (socket.gaierror, UnicodeError)):  # the latter: it can't be a name
         return f"Nothing is known by the name {host!r}: check its spelling, or give an address."
     if isinstance(error, ConnectionRefusedError) or "Unable to connect" in str(error):
         return f"Nothing listens there: check the port, {port}, and that sshd runs on {host}."
@@ -74,7 +86,7 @@ def _advice(connection: Any, error: BaseException) -> str:
         )
     if "private key file" in str(error):
         return f"Check the private key {_keys(connection)}."
-    if isinstance(error, AuthenticationException) or "authentication methods" in str(error):
+    if _is_login(error):
         return (
             f"{user} could not log in: check the user, and that one of its keys (key=, "
             "IdentityFile, an SSH agent) or its password= is accepted there."
@@ -85,6 +97,28 @@ def _advice(connection: Any, error: BaseException) -> str:
     if isinstance(error, SSHException):
         return f"`ssh -v -p {port} {user}@{host}` may tell more."
     return f"Check that {host} can be reached from here."
+
+
+def _is_login(error: BaseException) -> bool:
+    """Whether the host was reached, and it is the login that failed."""
+    words = ("authentication methods", "private key file")
+    return isinstance(error, AuthenticationException) or any(x in str(error) for x in words)
+
+
+def proxy_command(connection: Any) -> str:
+    """Return the ProxyCommand that leads to a connection's host, or ""."""
+    settings = getattr(connection, "settings", None)
+    found = getattr(settings, "proxy_command", None) or connection.gateway
+    return found if isinstance(found, str) else ""
+
+
+def _advice_on_proxy(connection: Any) -> str:
+    status = vars(connection).get("_fabremote_proxy_status")
+    ended = "" if status is None else f" ended with exit status {status} and"
+    return (
+        f"ProxyCommand {proxy_command(connection)!r}{ended} did not lead to an SSH server: run it "
+        f"by itself, and check that it relays to {connection.host}, port {connection.port}."
+    )
 
 
 __all__ = ["refused"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import contextvars
 import fcntl
 import os
 import socket
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,16 @@ _IFREQ_ADDRESS = slice(20, 24)
 # Seconds between attempts, and for a proxy command to end once its pipe is closed.
 PAUSE = 1.0
 PROXY_PATIENCE = 1.0
+PROXY_GRACE = 0.2  # seconds for one to end that has closed its side
+FAMILY_NAMES: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
+
+
+class Hindrance(OSError):
+    """An option of ours is in the way, not the host; ``remedy`` says what to do."""
+
+    def __init__(self, text: str, remedy: str) -> None:
+        super().__init__(text)
+        self.remedy = remedy
 
 
 class PromptSocket(socket.socket):
@@ -47,14 +59,41 @@ class PromptSocket(socket.socket):
 
 
 class ProxySocket(socket.socket):
-    """Our end of a proxy command's stdin and stdout; closing it ends the command."""
+    """Our end of a proxy command's stdin and stdout; closing it ends the command.
+
+    ``status``: the command's exit status, if it ended by itself.
+    """
 
     process: subprocess.Popen[bytes] | None = None
+    status: int | None = None
+    _left = False
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        try:
+            data = super().recv(size, flags)
+        except ConnectionError:
+            self._left = True
+            raise
+        self._left = not data
+        return data
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        try:
+            return super().send(data, flags)
+        except ConnectionError:
+            self._left = True
+            raise
 
     def close(self) -> None:
         super().close()
-        process = self.process
-        if process is None or process.poll() is not None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        if self._left:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PROXY_GRACE)
+        if process.poll() is not None:
+            self.status = process.returncode
             return
         process.terminate()
         try:
@@ -62,6 +101,28 @@ class ProxySocket(socket.socket):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+# Told of each socket that `connect` makes, before it is connected.
+_noted: contextvars.ContextVar[Callable[[socket.socket], None] | None] = contextvars.ContextVar(
+    "noted", default=None
+)
+
+
+@contextlib.contextmanager
+def noting(note: Callable[[socket.socket], None]) -> Iterator[None]:
+    """Have ``note`` told of the sockets that this thread connects meanwhile."""
+    token = _noted.set(note)
+    try:
+        yield
+    finally:
+        _noted.reset(token)
+
+
+def abort(sock: socket.socket) -> None:
+    """End a socket's connecting or its connection, whatever thread waits for it."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _acknowledge(sock: socket.socket) -> None:
@@ -114,9 +175,11 @@ def _connect_once(
     service: int | None,
 ) -> PromptSocket:
     failure: OSError = OSError(f"{host} has no address")
-    found = socket.getaddrinfo(host, port, socket.AddressFamily(family), socket.SOCK_STREAM)
-    for kind, _, protocol, _, address in found:
+    for kind, _, protocol, _, address in _addresses(host, port, family):
         made = PromptSocket(kind, socket.SOCK_STREAM, protocol)
+        note = _noted.get()
+        if note is not None:
+            note(made)
         try:
             _prepare(made, keepalive, service)
             _bind(made, source, interface)
@@ -124,11 +187,26 @@ def _connect_once(
             made.connect(address)
         except OSError as error:
             made.close()
-            failure = error
+            if not isinstance(error, Hindrance) or failure.errno is None:
+                failure = error
             continue
         _acknowledge(made)
         return made
     raise failure
+
+
+def _addresses(host: str, port: int, family: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, socket.AddressFamily(family), socket.SOCK_STREAM)
+    except socket.gaierror:
+        if family == socket.AF_UNSPEC:
+            raise
+        socket.getaddrinfo(host, port)  # Where there is none at all, that is the error.
+    name = FAMILY_NAMES.get(family, str(family))
+    raise Hindrance(
+        f"{host} has no address of the kind that AddressFamily={name} asks for",
+        f"Give another address of {host}, or leave AddressFamily out.",
+    )
 
 
 def _prepare(made: socket.socket, keepalive: bool, service: int | None) -> None:
@@ -142,11 +220,18 @@ def _prepare(made: socket.socket, keepalive: bool, service: int | None) -> None:
 
 
 def _bind(made: socket.socket, source: str | None, interface: str | None) -> None:
-    if interface is not None:
-        source = interface_address(interface, made.family)
-    if source is not None:
-        found = socket.getaddrinfo(source, 0, made.family, made.type, made.proto)
-        made.bind(found[0][4])
+    option = f"BindInterface={interface}" if interface else f"BindAddress={source}"
+    try:
+        if interface is not None:
+            source = interface_address(interface, made.family)
+        if source is not None:
+            found = socket.getaddrinfo(source, 0, made.family, made.type, made.proto)
+            made.bind(found[0][4])
+    except OSError as error:
+        raise Hindrance(
+            f"{option} can't be used: {error.strerror or error}",
+            "Name one that this machine has, as `ip address` lists them, or leave the option out.",
+        ) from error
 
 
 def interface_address(name: str, family: int) -> str:

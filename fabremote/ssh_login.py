@@ -23,8 +23,9 @@ from paramiko import (
 )
 from paramiko.agent import AgentKey
 from paramiko.auth_strategy import AuthStrategy
-from paramiko.pkey import PublicBlob, UnknownKeyType
+from paramiko.pkey import PublicBlob
 
+from fabremote.ssh_keys import check_private, load_key
 from fabremote.ssh_settings import SSHSettings
 from fabremote.ssh_values import CERTIFICATE
 
@@ -207,6 +208,7 @@ class Login(AuthStrategy):
         key = held
         if key is None:
             try:
+                check_private(file)
                 key = load_key(file, self.passphrase)
             except (OSError, SSHException, ValueError) as error:
                 tried[f"key {file}"] = _reason(error)
@@ -222,7 +224,11 @@ class Login(AuthStrategy):
             if not os.path.exists(certificate):
                 tried[f"certificate {certificate}"] = "no such file"
                 continue
-            blob = PublicBlob.from_file(certificate)
+            try:
+                blob = PublicBlob.from_file(certificate)
+            except (OSError, ValueError, SSHException) as error:
+                tried[f"certificate {certificate}"] = f"can't be read: {_reason(error)}"
+                continue
             if _is_about(blob.key_blob, key):
                 tried.pop(f"certificate {certificate}", None)
                 certified = _copied(key)
@@ -299,31 +305,6 @@ class Login(AuthStrategy):
         except OSError:
             return False
         return True
-
-
-def load_key(file: str, passphrase: str | None = None) -> PKey:
-    """Return a file's private key; raise OSError or SSHException, saying what is wrong."""
-    try:
-        key = _load(file, passphrase)
-    except UnknownKeyType as error:
-        raise SSHException("a kind of key that paramiko can't use") from error
-    except TypeError as error:  # says cryptography of an encrypted one
-        raise SSHException("it needs a passphrase") from error
-    except ValueError as error:
-        wrong = " or the passphrase is wrong" if passphrase is not None else ""
-        raise SSHException(f"it holds no private key{wrong}") from error
-    key.public_blob = None  # a certificate beside it is added where it is wanted
-    return key
-
-
-def _load(file: str, passphrase: str | None) -> PKey:
-    path = file.removesuffix("-cert.pub")
-    try:
-        return PKey.from_path(path)
-    except TypeError:
-        if passphrase is None:
-            raise
-        return PKey.from_path(path, passphrase.encode())  # type: ignore[arg-type]
 
 
 def _public_part(file: str) -> bytes | None:

@@ -16,6 +16,7 @@ opened. ``python -m fabremote.ssh_page`` prints docs/ssh_options.md.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -23,7 +24,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from paramiko import PKey, SSHException, Transport
@@ -31,6 +32,7 @@ from paramiko.util import get_logger
 
 from fabremote import sockets
 from fabremote.hostkeys import HostKeySettings, Verifier
+from fabremote.ssh_config_file import from_config
 from fabremote.ssh_login import Login
 from fabremote.ssh_reference import TABLE
 from fabremote.ssh_refusals import ALIASES
@@ -39,18 +41,6 @@ from fabremote.ssh_table import Option
 from fabremote.ssh_values import LOGLEVELS, Given, algorithms
 
 _ALIASES = {old.lower(): new for old, new in ALIASES.items()}
-
-
-# What of ~/.ssh/config concerns host keys: Fabric leaves these to OpenSSH.
-_HOST_KEY_OPTIONS = (
-    "StrictHostKeyChecking",
-    "UserKnownHostsFile",
-    "GlobalKnownHostsFile",
-    "HostKeyAlias",
-    "HostKeyAlgorithms",
-    "HashKnownHosts",
-    "BatchMode",
-)
 
 
 class Hop(NamedTuple):
@@ -67,6 +57,10 @@ def parse(options: Mapping[str, Any]) -> SSHSettings:
     Raises ValueError for an unknown option, one that can't be honoured, and a
     value that means nothing, naming it and saying what to do.
     """
+    if not isinstance(options, Mapping):
+        raise TypeError(
+            f"ssh_options={options!r:.100} must be a dict, such as {{'Compression': True}}."
+        )
     fields: dict[str, Any] = {}
     given: dict[str, str] = {}
     for name, value in options.items():
@@ -89,20 +83,11 @@ def parse(options: Mapping[str, Any]) -> SSHSettings:
     return SSHSettings(**fields, host_keys=HostKeySettings(**keys))
 
 
-def from_config(config: Mapping[str, Any], given: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the host-key options of a host's ~/.ssh/config, less those ``given``."""
-    names = {name.lower() for name in given}
-    return {
-        name: config[name.lower()]
-        for name in _HOST_KEY_OPTIONS
-        if name.lower() in config and name.lower() not in names
-    }
-
-
 def host_keys_of(connection: Any) -> HostKeySettings:
     """Return what ~/.ssh/config says about the host keys of a Fabric connection's host."""
     found = parse(from_config(connection.ssh_config))
-    return found.for_host(connection.host, connection.user, int(connection.port)).host_keys
+    port, name = int(connection.port), connection.original_host
+    return found.for_host(connection.host, connection.user, port, name).host_keys
 
 
 def _find(name: object) -> Option:
@@ -148,7 +133,9 @@ def _text(option: Option, value: object) -> Given:
         return "yes" if value else "no"
     if isinstance(value, os.PathLike):
         return (os.fspath(value),)
-    if value is None or isinstance(value, (bytes, Mapping, set, frozenset)):
+    if value is None:
+        raise ValueError(f"leave it out to have it unset; allowed is {option.allowed}")
+    if isinstance(value, (bytes, Mapping, set, frozenset)):
         raise ValueError(f"a {type(value).__name__} is no value; allowed is {option.allowed}")
     return str(value)
 
@@ -260,13 +247,22 @@ def connect_arguments(
     key_filename: str | Sequence[str] = (),
     allow_agent: bool = True,
     look_for_keys: bool = True,
+    compress: bool = False,
+    **others: Any,
 ) -> dict[str, Any]:
     """Return arguments for `SSHClient.connect`, which are Fabric's ``connect_kwargs``.
 
     ``settings``: those that `SSHSettings.for_host` returned. The others are what
     paramiko would be given for the login; `Login` uses them within the limits
     that the settings set. With a ``verifier``, its policy is to be the client's.
+    ``others`` are passed on.
     """
+    for taken in ("auth_strategy", "transport_factory"):
+        if taken in others:
+            raise ValueError(
+                f"connect_kwargs has {taken}, which a connection to a host name has of its own: "
+                "make the connection with fabremote.Connection instead."
+            )
     files = [key_filename] if isinstance(key_filename, str) else list(key_filename)
     name = user or settings.user
     if not name:
@@ -282,8 +278,9 @@ def connect_arguments(
         look_for_keys=look_for_keys,
     )
     return {
+        **others,
         "auth_strategy": login,
-        "compress": settings.compress,
+        "compress": settings.compress or compress,
         "transport_factory": make_transport_factory(settings, verifier),
     }
 
@@ -383,7 +380,8 @@ def _watch(transport: Transport, interval: int, patience: int) -> None:
         except (SSHException, EOFError, OSError):
             heard = getattr(transport.sock, "heard", 0.0) > asked
             if not heard and time.monotonic() - asked >= patience:
-                transport.close()
+                with contextlib.suppress(SSHException, EOFError, OSError):
+                    transport.close()  # The gateway below it may be gone, too.
                 return
 
 

@@ -66,11 +66,6 @@ FIXED = (
     only("ProxyUseFdpass", "no", "The command's stdin and stdout are used: give one that relays."),
     only("RemoteCommand", "none", "Functions are what is run: use `call`, or `Connection.run`."),
     only("RequestTTY", "no auto", "A call has no terminal: use `Connection.run(pty=True)`."),
-    only(
-        "RevokedHostKeys",
-        "none",
-        "Key revocation lists can't be read: mark keys @revoked in a file of UserKnownHostsFile.",
-    ),
     only("SessionType", "default", "Calls need a command's session. Use `Connection` for others."),
     only("StdinNull", "no", "A call's stdin is its own `in_stream`, which is empty unless given."),
     only("StreamLocalBindMask", "0177", FORWARD),

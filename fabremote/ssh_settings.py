@@ -97,16 +97,19 @@ class SSHSettings:
         }
         return tuple(method for method in self.preferred_logins if allowed[method])
 
-    def for_host(self, host: str, user: str, port: int = 22) -> SSHSettings:
+    def for_host(
+        self, host: str, user: str, port: int = 22, original: str | None = None
+    ) -> SSHSettings:
         """Return these settings with every token and variable in them replaced.
 
-        ``host``: as the user gave it; HostName, User and Port of these settings
-        win over what is passed. Raises ValueError for a variable that isn't set.
+        ``host``: as the user gave it, or else ``original`` is what was given;
+        HostName, User and Port of these settings win over what is passed. Raises
+        ValueError for a variable that isn't set.
         """
         port, user = self.port or port, self.user or user
         # Of the tokens, HostName has %h and %% only, and %h is the name given there.
         name = expand(self.hostname, {"%": "%", "h": host}, False) if self.hostname else host
-        tokens = Tokens(name, host, port, user, self.host_keys.alias)
+        tokens = Tokens(name, original or host, port, user, self.host_keys.alias)
 
         def path(text: str) -> str:
             return os.path.expanduser(expand(text, tokens))
@@ -127,8 +130,9 @@ class SSHSettings:
             identity_agent=_agent(self.identity_agent, tokens),
             host_keys=dataclasses.replace(
                 keys,
-                user_files=tuple(_with_user(file, user) for file in keys.user_files),
-                global_files=tuple(_with_user(file, user) for file in keys.global_files),
+                user_files=tuple(_with_names(file, tokens) for file in keys.user_files),
+                global_files=tuple(_with_names(file, tokens) for file in keys.global_files),
+                revoked=keys.revoked and _with_names(keys.revoked, tokens),
             ),
         )
 
@@ -144,10 +148,13 @@ def _agent(given: str | None, tokens: Tokens) -> str | None:
     return os.path.expanduser(expand(given, tokens))
 
 
-def _with_user(file: str, user: str) -> str:
-    """Replace %r alone, which is not the host key's business; its own tokens stay."""
-    quoted = user.replace("%", "%%")
-    return re.sub("%(.)", lambda match: quoted if match[1] == "r" else match[0], file)
+def _with_names(file: str, tokens: Tokens) -> str:
+    """Replace the names that the host key's check doesn't know; its own tokens stay."""
+
+    def replace(match: re.Match[str]) -> str:
+        return tokens[match[1]].replace("%", "%%") if match[1] in "nkr" else match[0]
+
+    return re.sub("%(.)", replace, file)
 
 
 __all__ = ["SSHSettings"]

@@ -252,6 +252,14 @@ HONOURED = (
         "Shorter RSA keys aren't offered, and a host with one is refused.",
     ),
     _on(
+        "RevokedHostKeys",
+        "host_keys.revoked",
+        v.one(v.check_tokens),
+        f"{PATH}; none",
+        "A text file with public keys, one on each line, that are refused even if known. Without "
+        "the file no host is accepted, nor with a binary key revocation list: it can't be read.",
+    ),
+    _on(
         "SendEnv",
         "send_env",
         v.patterns,

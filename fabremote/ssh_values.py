@@ -320,7 +320,8 @@ def algorithms(kind: str) -> Reader:
     """Return a reader of a list of algorithms with OpenSSH's ``+``, ``-``, ``^`` and wildcards.
 
     ``kind``: kex, ciphers, macs, keys (the host's) or pubkeys (ours). Names that
-    OpenSSH has and paramiko has not are left out, as long as others remain.
+    OpenSSH has and paramiko has not are left out, as long as others remain:
+    after ``+`` and ``^`` those offered always do.
     """
 
     def read(given: Given) -> tuple[str, ...]:
@@ -332,8 +333,6 @@ def algorithms(kind: str) -> Reader:
             named.update(dict.fromkeys(_matching(word.strip(), kind, available)))
         if mode == "-":
             result = tuple(a for a in offered if a not in named)
-        elif not named:
-            result = ()
         elif mode == "+":
             result = tuple(dict.fromkeys((*offered, *named)))
         else:

@@ -133,6 +133,8 @@ def missing(
     names = tried or attempt.choices
     if greeting.late:
         why = f"{wanted} on {label} did not start within {options.start_timeout:g} seconds."
+        remedy = " If it may take longer, raise start_timeout; or name another with python=."
+        return RemoteInterpreterMissing(why + said + remedy, wanted, names)
     elif options.prefixes and attempt.started(greeting.received) is None and status is not None:
         before = " && ".join(options.prefixes)
         why = f"The command before the interpreter, {before!r}, failed on {label}"

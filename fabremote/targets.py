@@ -12,10 +12,10 @@ from typing import Any
 import fabric
 from invoke.context import Context
 
+from fabremote import ssh_arguments
 from fabremote.connection import wrap_context
 from fabremote.group import ThreadingGroup, wrap_group
-from fabremote.hosts import check_port, find_key, open_connection
-from fabremote.ssh_options import parse
+from fabremote.hosts import open_connection
 
 
 class Target:
@@ -166,10 +166,7 @@ def check_where(where: Any, settings: Mapping[str, Any]) -> None:
     if isinstance(where, str):
         if not where.strip():
             raise ValueError(f"hostname={where!r} names no host.")
-        check_port(settings.get("port"))
-        if settings.get("key") is not None:
-            find_key(settings["key"])
-        parse(settings.get("ssh_options") or {})
+        ssh_arguments.read(where, settings)
         return
     if not isinstance(where, (list, tuple)) or not where:
         raise TypeError(

@@ -14,18 +14,21 @@ import fabric
 from fabremote.hostkeys import Verifier, is_verified
 from fabremote.ssh_options import host_keys_of
 
+# Set on a connection that verifies its host's key by itself as it opens.
+VERIFIES = "_fabremote_verifies"
+
 
 def prepare(connection: fabric.Connection) -> None:
     """Have a connection, and the gateways on its way, verify its host's key as it opens.
 
-    One with a ``transport_factory`` of the caller's is checked once it is open.
+    A ``transport_factory`` of the caller's stays, whatever types of key it asks for.
     """
     for one in way(connection):
-        if not one.is_connected and "transport_factory" not in one.connect_kwargs:
+        if not one.is_connected and not vars(one).get(VERIFIES):
             verifier = _verifier(one)
             one.client.set_missing_host_key_policy(verifier.policy)
             factory = {"transport_factory": verifier.transport_factory}
-            one._set(connect_kwargs={**one.connect_kwargs, **factory})
+            one._set(connect_kwargs={**factory, **one.connect_kwargs}, **{VERIFIES: True})
 
 
 def check(connection: fabric.Connection) -> None:
@@ -51,4 +54,4 @@ def _verifier(connection: fabric.Connection) -> Verifier:
     return Verifier(connection.host, int(connection.port), host_keys_of(connection))
 
 
-__all__ = ["check", "prepare", "way"]
+__all__ = ["VERIFIES", "check", "prepare", "way"]

@@ -6,23 +6,34 @@ import contextlib
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fabric
 import invoke
+import paramiko
 import pytest
+from fabric.exceptions import GroupException
 
 from fabremote import (
     Connection,
+    RemoteConnectionRefused,
     RemoteHostKeyRejected,
+    RemoteInterpreterMissing,
     SerialGroup,
     ThreadingGroup,
+    task,
     wrap,
 )
+from fabremote.configuration import remotely
 from fabremote.connection import Config
 from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
@@ -466,6 +477,46 @@ def test_what_cannot_be_wrapped_is_refused(value: Any) -> None:
         wrap(value)
 
 
+ASYNC = """
+import asyncio, os
+from fabremote import task
+
+@task
+async def inner(c):
+    await asyncio.sleep(0)
+    return c.call(max, 1, 2)
+
+@task
+async def outer(c, n=3):
+    print("outer", n, await inner(c))
+"""
+
+
+def test_an_async_task_is_run_to_its_end(run: Run) -> None:
+    done = run("fab", "-H", "web1", "inner", "outer", "-n", "5", files={"fabfile.py": ASYNC})
+    assert done.stdout == "outer 5 2\n"
+    assert "never awaited" not in done.stderr
+
+
+@pytest.mark.parametrize("hosts", [[fabric.Connection("web1")], "web1", 5, [None]])
+def test_hosts_that_a_task_cannot_have_are_refused(hosts: Any) -> None:
+    with pytest.raises(TypeError, match=r"hosts=.*list of names such as 'web1'"):
+        task(hosts=hosts)
+
+
+@pytest.mark.parametrize("kind", [SerialGroup, ThreadingGroup])
+def test_a_group_submits_to_every_host(home: Path, kind: Any) -> None:
+    with kind("web1", "web2", "web1") as group:
+        futures = group.python(hide=True).submit(address)
+        assert [future.result() for future in futures] == ["127.0.0.1", "127.0.0.2", "127.0.0.1"]
+    connections = [Connection("web1"), Connection("127.0.0.1", port=1)]
+    with kind.from_connections(connections) as group:
+        good, bad = group.python().submit(max, 1, 2)
+        assert good.result() == 2
+        with pytest.raises(RemoteConnectionRefused):
+            bad.result()
+
+
 # Configuration
 
 
@@ -566,6 +617,10 @@ remotely:
         ("remotely: {hosts: {web1: python3}}", r"remotely\.hosts\.web1(?!\.p\b)"),
         ("remotely: {hosts: {other: {nope: 1}}}", r"remotely\.hosts\.other\.nope"),
         ("remotely: python3", "remotely"),
+        ("remotely: {hosts: [web1]}", r"remotely\.hosts: \['web1'\]; it must be a table"),
+        ("remotly: {python: x}", "table 'remotly'. Did you mean 'remotely'"),
+        ("Remotely: {python: x}", "table 'Remotely'. Did you mean 'remotely'"),
+        ("remotely: {max_result: big}", r"remotely\.max_result: max_result='big' must be"),
         ("remotely: {start_timeout: soon}", "start_timeout='soon' must be"),
         ("remotely: {verify_host_keys: perhaps}", "verify_host_keys='perhaps' must be"),
     ],
@@ -581,7 +636,7 @@ def test_settings_that_are_none_are_named(run: Run, text: str, words: str) -> No
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("START_TIMEOUT", "20", "None 0\n"),
+        ("START_TIMEOUT", "2.5", "None 0\n"),
         ("PY_OPTIONS", "-O", "None 1\n"),
         ("VERIFY_HOST_KEYS", "0", "None 0\n"),
     ],
@@ -592,10 +647,161 @@ def test_every_setting_can_be_a_variable(run: Run, name: str, value: str, expect
     assert done.stdout == expected
 
 
+@pytest.mark.parametrize(
+    "text", ["remotely:", "remotely: {hosts: }", "remote: {python: x}", "remotely: {hosts: {}}"]
+)
+def test_what_is_left_empty_or_is_somebody_elses_does_no_harm(run: Run, text: str) -> None:
+    files = {"fabfile.py": TELL, "fabric.yml": text + "\n"}
+    assert run("fab", "-H", "web1", "tell", files=files).stdout == "None 0\n"
+
+
+@pytest.mark.parametrize("overrides", [{"remotely": None}, {"remotely": {"hosts": None}}])
+def test_what_is_left_empty_by_a_program_does_no_harm(overrides: dict[str, Any]) -> None:
+    config = Config(overrides=overrides)
+    assert not remotely(Connection("web1", config=config))["hosts"]
+    with pytest.raises(ValueError, match=r"remotely\.hosts: 5; it must be a table"):
+        Config(overrides={"remotely": {"hosts": 5}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PYOPTS", "-O", "FABRIC_REMOTELY_PYOPTS is set.*Did you mean FABRIC_REMOTELY_PY_OPTIONS"),
+        ("COLOUR", "1", "no setting of ours.*FABRIC_REMOTELY_PYTHON"),
+        ("HOSTS", "web1", "FABRIC_REMOTELY_HOSTS.* can't be a variable. Use a file"),
+        ("TRUST", "all", "FABRIC_REMOTELY_TRUST.* can't be a variable. Use a file"),
+        ("MAX_RESULT", "abc", "FABRIC_REMOTELY_MAX_RESULT='abc' must be a whole number"),
+        ("START_TIMEOUT", "soon", "FABRIC_REMOTELY_START_TIMEOUT='soon' must be a number"),
+    ],
+)
+def test_variables_that_mean_nothing_are_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"FABRIC_REMOTELY_{name}", value)
+    for made in (Connection("web1"), wrap(fabric.Connection("web1"))):
+        with pytest.raises(ValueError, match=words):
+            made.call(max, 1, 2)
+
+
+def test_a_variable_for_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FABRIC_REMOTELY_HOSTS_WEB1_PY_OPTIONS", "-OO")
+    config = Config(overrides={"remotely": {"hosts": {"web1": {"py_options": "-O"}}}})
+    remotely(Connection("web1", config=config))
+
+
 def test_run_settings_hold_for_calls(run: Run) -> None:
     text = "run: {env: {WHO: config}}\ntimeouts: {command: 30}\n"
     done = run("fab", "-H", "web1", "tell", files={"fabfile.py": TELL, "fabric.yml": text})
     assert done.stdout == "config 0\n"
+
+
+# Hosts that fail a group
+
+
+def leave(status: int) -> None:
+    if getattr(os, "environ")["SSH_CONNECTION"].split()[2] == "127.0.0.2":  # noqa: B009
+        sys.exit(status)
+
+
+@pytest.mark.parametrize("kind", [SerialGroup, ThreadingGroup])
+def test_a_function_that_exits_on_one_host_fails_there_alone(home: Path, kind: Any) -> None:
+    with kind("web1", "web2") as group:
+        with pytest.raises(GroupException) as caught:
+            group.call(leave, 3)
+        result = caught.value.result
+        assert [error.code for error in result.failed.values()] == [3]
+        assert len(result.succeeded) == 1
+        assert all(one.is_connected for one in group)
+
+
+def test_ctrl_c_doesnt_wait_for_a_host_that_doesnt_answer(home: Path) -> None:
+    with deaf() as port:
+        group = ThreadingGroup.from_connections(
+            [Connection("web1"), Connection("127.0.0.1", port=port)]
+        )
+        begun = time.monotonic()
+        main = threading.main_thread().ident
+        timer = threading.Timer(1.5, signal.pthread_kill, [main, signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            group.call(time.sleep, 60)
+        assert time.monotonic() - begun < 20
+        timer.join()
+
+
+def test_closing_ends_the_connecting_of_another_thread(home: Path) -> None:
+    with deaf() as port, ThreadPoolExecutor(1) as pool:
+        c = Connection("127.0.0.1", port=port)
+        future = pool.submit(c.call, os.getpid)
+        while "_fabremote_socket" not in vars(c):
+            time.sleep(0.01)
+        c.close()
+        with pytest.raises(RemoteConnectionRefused):
+            future.result(10)
+
+
+def test_a_slow_local_wrapper_is_given_up_with_what_it_started() -> None:
+    begun = time.monotonic()
+    with wrap(invoke.Context()) as c:
+        python = c.python(python="sh -c 'sleep 50; true' x", start_timeout=0.5)
+        with pytest.raises(RemoteInterpreterMissing, match=r"0\.5 seconds"):
+            python.call(os.getpid)
+    assert time.monotonic() - begun < 30
+
+
+# Behind a jump host
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[int]:
+    """A port whose queue is full, so that who connects to it waits."""
+    with socket.socket() as listening, contextlib.ExitStack() as stack:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+def test_connect_timeout_holds_behind_a_jump_host(home: Path, openssh: Server) -> None:
+    options = {"ConnectTimeout": 1, "ProxyJump": "web1", "StrictHostKeyChecking": False}
+    know(home, openssh)
+    with deaf() as port:
+        before = time.monotonic()
+        with open_connection("127.0.0.1", port=port, ssh_options=options) as c:
+            with pytest.raises(RemoteConnectionRefused, match="did not answer"):
+                c.call(os.getpid)
+            assert time.monotonic() - before < 30
+
+
+def test_server_alive_interval_holds_behind_a_jump_host(home: Path, openssh: Server) -> None:
+    know(home, openssh)
+    options = {"ServerAliveInterval": 7, "ProxyJump": "web2"}
+    with open_connection("web1", ssh_options=options) as c:
+        assert c.call(address) == "127.0.0.1"
+        names = [thread.name for thread in threading.enumerate()]
+        assert "fabremote-alive" in names
+
+
+def test_failed_logins_behind_a_jump_host_leave_nothing(
+    home: Path, openssh: Server, inner: OpenSSHServer
+) -> None:
+    know(home, openssh)
+    options = {"ProxyJump": "web2", "StrictHostKeyChecking": False, "IdentityFile": "none"}
+    options["UserKnownHostsFile"] = "/dev/null"
+    with open_connection("127.0.0.1", port=inner.port, ssh_options=options) as c:
+        counts = []
+        for _ in range(3):
+            with pytest.raises(RemoteConnectionRefused):
+                c.call(os.getpid)
+            counts.append(threading.active_count())
+        deadline = time.monotonic() + 10
+        while threading.active_count() > counts[0] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert threading.active_count() <= counts[0]
 
 
 # Host keys of connections that Fabric made
@@ -656,6 +862,25 @@ def test_a_connection_that_was_open_before_is_verified_at_its_first_call(
         know(home, openssh)
         assert wrap(plain).call(address) == "127.0.0.1"
         plain.close()
+
+
+def test_no_password_is_sent_before_the_key_is_accepted_whatever_the_transport(
+    home: Path, openssh: Server
+) -> None:
+    config = fabric.Config(overrides={"remotely": {"verify_host_keys": True}})
+    asked = []
+
+    def factory(sock: Any, **options: Any) -> paramiko.Transport:
+        transport = paramiko.Transport(sock, **options)
+        transport.auth_password = asked.append  # type: ignore[method-assign,assignment]
+        return transport
+
+    login = {"password": "secret", "transport_factory": factory, "look_for_keys": False}
+    with Connection("web1", config=config, connect_kwargs=login) as c:
+        for attempt in (lambda: c.call(address), lambda: c.run("true"), c.open):
+            with pytest.raises(RemoteHostKeyRejected):
+                attempt()
+    assert not asked
 
 
 def test_a_jump_host_that_was_open_before_is_verified_too(

@@ -26,7 +26,7 @@ LAYERS = (
     {"bootstrap", "exceptions", "printing", "sockets"},
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
-    {"requirements"},
+    {"configuration", "option_values", "requirements"},
     {"options", "verification"},
     {"calls", "links", "refusals", "service", "session", "starting", "store", "streams"},
     {"shipping"},

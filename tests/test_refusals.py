@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -143,10 +146,11 @@ def test_a_port_that_nothing_listens_on(closed_port: int) -> None:
     assert refusal(open_connection(HOST, user="ann", port=closed_port)) == text
 
 
-def test_a_name_that_nobody_knows() -> None:
-    for make in (Connection, open_connection):
-        text = refusal(make("no-such-host.invalid"))
-        assert "'no-such-host.invalid': check its spelling" in text
+@pytest.mark.parametrize("host", ["no-such-host.invalid", ".b", f"{'a' * 64}.example"])
+def test_a_name_that_nobody_knows(host: str) -> None:
+    for make in (Connection, open_connection, lambda name: wrap(fabric.Connection(name))):
+        text = refusal(make(host))
+        assert f"{host!r}: check its spelling" in text
 
 
 @pytest.mark.parametrize("make", [Connection, open_connection])
@@ -235,6 +239,7 @@ def test_a_bad_key_file_is_named(
         path.mkdir()
     elif content is not None:
         path.write_text(content)
+        path.chmod(0o600)
     kwargs = {**ALONE, "key_filename": str(path)}
     text = refusal(Connection(HOST, user="ann", port=openssh.port, connect_kwargs=kwargs))
     assert str(path) in text
@@ -306,10 +311,132 @@ def test_a_jump_in_ssh_options_that_is_dead_is_named(home: Path, closed_port: in
     assert f"gate@{HOST}:{closed_port}" in text
 
 
-def test_a_proxy_command_that_fails(home: Path) -> None:
-    for command in ("exit 3", "/no/such/command %h"):
-        text = refusal(open_connection("web1", ssh_options={"ProxyCommand": command}))
-        assert "web1:22" in text
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("sh -c 'exit 3'", "ended with exit status 3"),
+        ("/no/such/command %h", "ended with exit status 127"),
+        ("echo hello", "ended with exit status 0"),
+        ("sleep 1000", "did not lead to an SSH server"),
+    ],
+)
+def test_a_proxy_command_that_fails(home: Path, command: str, words: str) -> None:
+    options = {"ProxyCommand": command, "ConnectTimeout": 1}
+    text = refusal(open_connection("web1", ssh_options=options))
+    assert "web1:22" in text
+    assert words in text
+    assert f"ProxyCommand {command.replace('%h', 'web1')!r}" in text
+    assert "relays to web1, port 22" in text
+    assert "EOFError" not in text
+    assert "No existing session" not in text
+    assert "check the port" not in text
+
+
+def test_a_proxy_command_of_the_users_file_is_named(home: Path) -> None:
+    (home / ".ssh" / "config").write_text("Host web1\n  ProxyCommand /no/such/command\n")
+    assert "ProxyCommand '/no/such/command'" in refusal(open_connection("web1"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"BindAddress": "203.0.113.9"}, "BindAddress=203.0.113.9 can't be used: Cannot assign"),
+        ({"BindInterface": "nope0"}, "BindInterface=nope0 can't be used: "),
+        ({"AddressFamily": "inet6"}, "AddressFamily=inet6 asks for"),
+    ],
+)
+def test_an_option_that_is_in_the_way_is_named(
+    home: Path, closed_port: int, options: dict[str, Any], words: str
+) -> None:
+    text = refusal(open_connection(HOST, port=closed_port, ssh_options=options))
+    assert words in text
+    assert f"leave {next(iter(options))} out" in text or "leave the option out" in text
+    assert "spelling" not in text
+
+
+def test_an_option_that_is_not_in_the_way_is_not_named(home: Path, closed_port: int) -> None:
+    options = {"BindAddress": HOST}
+    text = refusal(open_connection("localhost", port=closed_port, ssh_options=options))
+    assert "Nothing listens there" in text
+    text = refusal(open_connection("no.invalid", ssh_options={"AddressFamily": "inet6"}))
+    assert "'no.invalid': check its spelling" in text
+
+
+NOISY = """
+import fabric, logging, sys, time
+from fabremote import Connection, RemoteConnectionRefused, wrap
+from fabremote.hosts import open_connection
+
+way, port, quiet_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if way == "configured":
+    logging.basicConfig()
+kwargs = {"look_for_keys": False, "allow_agent": False, "password": "wrong"}
+impatient = {**kwargs, "banner_timeout": 0.5}
+proxied = {"ProxyCommand": "false"}
+strange = {"MACs": "hmac-md5", "Ciphers": "aes128-ctr"}
+trusting = {"StrictHostKeyChecking": "no", "UserKnownHostsFile": "none"}
+made = [
+    Connection("127.0.0.1", user="ann", port=port, connect_kwargs=kwargs),
+    wrap(fabric.Connection("127.0.0.1", port=quiet_port, connect_kwargs=impatient)),
+    open_connection("127.0.0.1", port=port, ssh_options=proxied),
+    open_connection("127.0.0.1", port=port, user="ann", password="x", ssh_options=trusting),
+    open_connection("127.0.0.1", port=port, ssh_options={**strange, **trusting}),
+    open_connection("127.0.0.1", port=quiet_port, ssh_options={"ConnectTimeout": 1}),
+]
+for connection in made if way != "fabric" else ():
+    try:
+        connection.call(max, 1, 2)
+    except RemoteConnectionRefused:
+        print("refused")
+if way == "fabric":
+    try:
+        fabric.Connection("127.0.0.1", port=quiet_port, connect_kwargs=impatient).open()
+    except Exception:
+        print("refused")
+time.sleep(0.3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "refusals", "logged"),
+    [("plain", 6, False), ("configured", 6, True), ("fabric", 1, True)],
+)
+def test_the_error_alone_is_shown_unless_logging_is_configured(
+    openssh: Server, home: Path, way: str, refusals: int, logged: bool
+) -> None:
+    with answering(silent) as port:
+        done = subprocess.run(
+            [sys.executable, "-c", NOISY, way, str(openssh.port), str(port)],
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+    assert done.stdout.count("refused") == refusals, done.stderr
+    assert ("Error reading SSH protocol banner" in done.stderr) == logged, done.stderr
+    assert logged or not done.stderr
+
+
+def test_a_channel_that_a_gateway_refuses_is_told_once(
+    openssh: Server, closed_port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = """
+import json, sys
+from fabremote import Connection, RemoteConnectionRefused
+gate, port = json.loads(sys.argv[1]), int(sys.argv[2])
+with Connection("127.0.0.1", **gate) as gateway:
+    try:
+        Connection("127.0.0.1", port=port, gateway=gateway).call(max, 1, 2)
+    except RemoteConnectionRefused:
+        print("refused")
+"""
+    gate = {"port": openssh.port, "user": openssh.user, "connect_kwargs": openssh.connect_kwargs}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(gate), str(closed_port)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 def test_wrapped_connections_are_refused_likewise(closed_port: int) -> None:
@@ -329,6 +456,133 @@ def test_a_refused_connection_can_be_tried_again(
             connection.call(os.getpid)
         shutil.copy(openssh.key, key)
         assert connection.call(os.getpid) != os.getpid()
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments", "words"),
+    [
+        (HOST, {"port": 2206, "ssh_options": {"Port": 2250}}, "port=2206 and Port=2250"),
+        ("web1:2206", {"ssh_options": {"port": 2250}}, "hostname='web1:2206' and Port=2250"),
+        ("web1:2206", {"port": 22}, "hostname='web1:2206' and port=22"),
+        (HOST, {"user": "ann", "ssh_options": {"User": "bob"}}, "user='ann' and User=bob"),
+        ("eve@web1", {"ssh_options": {"User": "bob"}}, "hostname='eve@web1' and User=bob"),
+        (HOST, {"compression": True, "ssh_options": {"compression": "no"}}, "Compression=no"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(host: str, arguments: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=f"{re.escape(words)}.*contradict each other: give one"):
+        open_connection(host, **arguments)
+
+
+def test_a_key_and_another_identity_file_contradict_each_other(openssh: Server) -> None:
+    for other in ("~/.ssh/other", "none", [openssh.key, "other"]):
+        with pytest.raises(ValueError, match=r"key=.* and IdentityFile=.* contradict"):
+            open_connection(HOST, key=openssh.key, ssh_options={"IdentityFile": other})
+
+
+def test_the_same_twice_is_no_contradiction(openssh: Server, home: Path) -> None:
+    options = {
+        "Port": openssh.port,
+        "User": openssh.user,
+        "Compression": True,
+        "IdentityFile": openssh.key,
+    }
+    know(home, openssh)
+    made = open_connection(
+        f"{openssh.user}@{HOST}:{openssh.port}",
+        port=openssh.port,
+        user=openssh.user,
+        compression=True,
+        key=openssh.key,
+        ssh_options=options,
+    )
+    with made:
+        assert made.call(max, 1, 2) == 2
+
+
+def test_the_real_address_is_named(home: Path, closed_port: int) -> None:
+    options = {"Port": closed_port, "User": "ann"}
+    text = refusal(open_connection(HOST, ssh_options=options))
+    assert text.startswith(f"No SSH connection to ann@{HOST}:{closed_port}: ")
+    assert f"check the port, {closed_port}" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[::1]:2206", ("::1", None, 2206)),
+        ("ann@[::1]:2206", ("::1", "ann", 2206)),
+        ("[fe80::1%eth0]", ("fe80::1%eth0", None, None)),
+        ("::1", ("::1", None, None)),
+        ("ann@web1:2206", ("web1", "ann", 2206)),
+    ],
+)
+def test_a_name_may_say_user_and_port(text: str, parts: tuple[Any, ...], home: Path) -> None:
+    host, user, port = parts
+    made = open_connection(text)
+    assert (made.host, made.original_host) == (host, host)
+    assert made.port == (port or 22)
+    assert user in (None, made.user)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_an_address_in_brackets_is_connected_to(home: Path, openssh: Server) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 on this machine")
+        port = probe.getsockname()[1]
+    assert "Nothing listens there" in refusal(open_connection(f"ann@[::1]:{port}"))
+
+
+@pytest.mark.parametrize("host", ["web1:ssh", "[::1]:0", "web1:99999", "", "ann@", "-oX"])
+def test_what_names_no_host_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(host))):
+        open_connection(host)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"ssh_options": "Compression=yes"}, "ssh_options='Compression=yes' must be a dict"),
+        ({"ssh_options": [("Compression", "yes")]}, "ssh_options=.*must be a dict"),
+        ({"ssh_options": {"Compression": None}}, "Compression=None is not possible: leave it out"),
+        ({"key": ["deploy"]}, r"key=\['deploy'\] must be the name of one file"),
+        ({"key": b"deploy"}, "key=b'deploy' must be the name of one file"),
+        ({"key": "/"}, "key='/': / is a folder"),
+        ({"key": "/no/such"}, "key='/no/such': there is no file /no/such. Name"),
+        ({"password": 5}, "password= must be a str, not int"),
+        ({"user": 5}, "user=5 must be a name"),
+        ({"user": ""}, "user='' must be a name"),
+        ({"compression": "yes"}, "compression='yes' must be True or False"),
+        ({"quiet": 1}, "quiet=1 must be True or False"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_named_at_once(
+    home: Path, arguments: Any, words: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        open_connection("web1", **arguments)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_key_that_others_may_read_is_not_used(
+    openssh: Server, home: Path, tmp_path: Path, mode: int
+) -> None:
+    know(home, openssh)
+    key = tmp_path / "open_key"
+    shutil.copy(openssh.key, key)
+    key.chmod(mode)
+    place: dict[str, Any] = {"user": openssh.user, "port": openssh.port, "key": key}
+    text = refusal(open_connection(HOST, **place))
+    assert f"its permissions {mode:04o} are too open: run chmod 600 {key}" in text
+    key.chmod(0o600)
+    with open_connection(HOST, **place) as made:
+        assert made.call(max, 1, 2) == 2
 
 
 # Kept, shared, reopened
@@ -381,22 +635,24 @@ def serving() -> int:
         process = int(rest.split()[1])
 
 
-@pytest.mark.parametrize("pause", [0, 0.5])
+@pytest.mark.parametrize("noticed", [False, True])
 def test_a_dead_connection_is_reopened_before_a_call(
-    conn_openssh: Connection, openssh: Server, tmp_path: Path, pause: float
+    conn_openssh: Connection, openssh: Server, tmp_path: Path, noticed: bool
 ) -> None:
     before = logins(openssh)
     count = tmp_path / "count"
     for _ in range(3):
-        os.kill(conn_openssh.call(serving), signal.SIGKILL)
-        time.sleep(pause)
+        pid, transport = conn_openssh.call(serving), conn_openssh.transport
+        os.kill(pid, signal.SIGKILL)
+        if noticed:
+            transport.join(30)
         try:
             conn_openssh.call(append, str(count))
         except RemoteConnectionLost:
-            assert pause == 0  # it died while the call was under way
+            assert not noticed  # it died while the call was under way
     assert logins(openssh) >= before + 3
-    if pause:
-        assert count.read_text() == "xxx"
+    begun = len(count.read_text()) if count.exists() else 0
+    assert begun == 3 if noticed else begun <= 3
 
 
 def test_a_transport_that_was_closed_is_reopened(conn_openssh: Connection) -> None:

@@ -174,9 +174,19 @@ def prepare(header):
         if "PYTHONPATH" in env:
             sys.path[:0] = [entry for entry in env["PYTHONPATH"].split(os.pathsep) if entry]
     if header["cwd"]:
-        os.chdir(os.path.expanduser(encoded(header["cwd"])))
+        enter(os.path.expanduser(encoded(header["cwd"])))
     if header["encoding"] != sys.stdout.encoding:
         open_streams(header["encoding"])
+
+
+def enter(folder):
+    """Make a folder, given as bytes, the working directory."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        name = folder.decode("utf-8", "surrogateescape")
+        # By its number, Python picks FileNotFoundError and its kin.
+        raise OSError(error.errno, error.strerror + ", the call's cwd", name) from None
 
 
 def encoded(text):

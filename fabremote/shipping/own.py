@@ -132,9 +132,9 @@ def create(cls: type, base: Any, value: Any) -> Any:
     new: Any = collections.OrderedDict.__new__ if ordered else kind.__new__
     if value is None or base in EARLY:
         return new(cls)
-    made = new(cls, value)
+    made: Any = new(cls, value)
     if base == "bytearray":
-        bytearray.extend(made, value)
+        kind.extend(made, value)  # type: ignore[attr-defined]
     return made
 
 
