@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import linecache
@@ -293,6 +294,24 @@ def test_code_without_a_source_runs_only_under_the_same_version(context: Any) ->
     assert context.python(python=interpreters.found()[HERE]).call(names["made"], 3) == 8
     with pytest.raises(ShippingError, match=r"made\(\).*no file '<string>'.*Define it in a file"):
         dumped(names["made"], "3.20", 3)
+
+
+def test_a_wrapper_of_a_generated_method_stays_and_needs_the_same_version(context: Any) -> None:
+    @dataclasses.dataclass
+    class Doubled:
+        x: int
+
+    made = Doubled.__init__
+
+    @functools.wraps(made)
+    def init(self: Any, x: int) -> None:
+        made(self, 2 * x)
+
+    Doubled.__init__ = init  # type: ignore[method-assign]
+    here = context.python(python=interpreters.found()[HERE])
+    assert here.call(lambda: Doubled(2).x) == 4
+    with pytest.raises(ShippingError, match=r"__init__\(\).*no file '<string>'"):
+        dumped(Doubled, "3.20", 2)
 
 
 def test_equal_functions_of_two_files_keep_their_own_files() -> None:
