@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,18 @@ def test_nothing_is_imported_for_lines_that_nobody_asks_for(context: Any) -> Non
     python = context.python(python=interpreters.found()[OLDEST])
     loaded = python.call(lambda: sorted(__import__("sys").modules))
     assert not {"linecache", "tokenize", "inspect", "ast", "re"} & set(loaded)
+
+
+@pytest.mark.parametrize("version", SOME)
+def test_compiling_there_and_here_warns_of_nothing(version: str) -> None:
+    python = interpreters.found()[version]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fn = written("def odd(x):\n    return '\\d' if x is 1 else x\n", "/no/odd.py")["odd"]
+    own = wrap(Context())
+    result = own.python(python=python, py_options="-W error").run(fn, 1)
+    own.close()
+    assert (result.value, result.stderr) == ("\\d", "")
 
 
 # What has no source any more
