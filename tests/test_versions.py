@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import linecache
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -243,6 +245,18 @@ def test_nothing_is_imported_for_lines_that_nobody_asks_for(context: Any) -> Non
     assert not {"linecache", "tokenize", "inspect", "ast", "re"} & set(loaded)
 
 
+@pytest.mark.parametrize("version", SOME)
+def test_compiling_there_and_here_warns_of_nothing(version: str) -> None:
+    python = interpreters.found()[version]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fn = written("def odd(x):\n    return '\\d' if x is 1 else x\n", "/no/odd.py")["odd"]
+    own = wrap(Context())
+    result = own.python(python=python, py_options="-W error").run(fn, 1)
+    own.close()
+    assert (result.value, result.stderr) == ("\\d", "")
+
+
 # What has no source any more
 
 
@@ -293,6 +307,24 @@ def test_code_without_a_source_runs_only_under_the_same_version(context: Any) ->
     assert context.python(python=interpreters.found()[HERE]).call(names["made"], 3) == 8
     with pytest.raises(ShippingError, match=r"made\(\).*no file '<string>'.*Define it in a file"):
         dumped(names["made"], "3.20", 3)
+
+
+def test_a_wrapper_of_a_generated_method_stays_and_needs_the_same_version(context: Any) -> None:
+    @dataclasses.dataclass
+    class Doubled:
+        x: int
+
+    made = Doubled.__init__
+
+    @functools.wraps(made)
+    def init(self: Any, x: int) -> None:
+        made(self, 2 * x)
+
+    Doubled.__init__ = init  # type: ignore[method-assign]
+    here = context.python(python=interpreters.found()[HERE])
+    assert here.call(lambda: Doubled(2).x) == 4
+    with pytest.raises(ShippingError, match=r"__init__\(\).*no file '<string>'"):
+        dumped(Doubled, "3.20", 2)
 
 
 def test_equal_functions_of_two_files_keep_their_own_files() -> None:

@@ -92,10 +92,14 @@ def module(name, file, package):
 
 
 def missing(error, module, name=None):
-    """Return the error for what can't be imported, saying which Python it is missing from."""
+    """Return the error for what can't be imported, telling which Python it is missing from."""
     what = "%s.%s" % (module, name) if name else "module %s" % module
     version = "%d.%d.%d" % sys.version_info[:3]
-    return type(error)("%s isn't there in Python %s (%s)" % (what, version, error))
+    text = "%s isn't there in Python %s (%s)" % (what, version, error)
+    error.args = (text,)
+    if isinstance(error, ImportError):
+        error.msg = text
+    return error
 
 
 def imported(name):

@@ -13,6 +13,7 @@ import enum
 import importlib
 import inspect
 import re
+import reprlib
 import sys
 import types
 import typing
@@ -257,9 +258,10 @@ def dataclass_attributes(cls: type) -> dict[str, Any]:
 
 
 def _is_generated(value: Any) -> bool:
-    # One wraps __repr__, against cycles.
-    code = getattr(getattr(value, "__wrapped__", value), "__code__", None)
-    return code is not None and code.co_filename in ("<string>", dataclasses.__file__)
+    code = getattr(value, "__code__", None)
+    # reprlib wraps __repr__, against cycles.
+    files = ("<string>", dataclasses.__file__, reprlib.__file__)
+    return code is not None and code.co_filename in files
 
 
 def dataclass_parts(cls: Any) -> tuple[Any, ...]:
