@@ -42,6 +42,7 @@ AGENT_MODULES = (
     "bundle",
     "answers",
     "processes",
+    "raising",
     "worker",
     "forker",
     "workers",

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import threading
 import time
 from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -23,6 +22,7 @@ from fabremote.links import ChannelLink, Link, ProcessLink
 from fabremote.options import Options, PythonOptions
 from fabremote.refusals import refused
 from fabremote.session import Session
+from fabremote.sessions import sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
 
@@ -51,52 +51,6 @@ class Config(fabric.Config):
         """Merge the levels; raise ValueError for one that has no table where one must be."""
         check_tables(self)
         super().merge()
-
-
-class Sessions:
-    """The live agents of one connection or context, by what started them."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        # Held as long as connecting takes; closing doesn't wait for it.
-        self.opening = threading.RLock()
-        # The interpreters of environments, by the options that ask for them.
-        self.environments: dict[tuple[Any, ...], str] = {}
-        self._live: dict[tuple[Any, ...], Session] = {}
-        self._starting: dict[tuple[Any, ...], threading.Lock] = {}
-
-    def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
-        """Return the session for these options over ``carrier``, by ``make`` if there is none."""
-        key = _key(options, options.python)
-        with self.lock:
-            gate = self._starting.setdefault(key, threading.Lock())
-        with gate:
-            session = self._find(key, carrier)
-            if session is None:
-                session = make()
-                session.carrier = carrier
-                with self.lock:
-                    self._live[key] = session
-            return session
-
-    def live(self, options: Options, carrier: Any) -> Session | None:
-        """Return the session for these options over ``carrier`` if there is one that lives."""
-        if options.requires is not None:
-            python = self.environments.get(_environment_key(options))
-            return self._find(_key(options, python), carrier) if python else None
-        return self._find(_key(options, options.python), carrier)
-
-    def _find(self, key: tuple[Any, ...], carrier: Any) -> Session | None:
-        session = self._live.get(key)
-        alive = session is not None and session.alive and session.carrier is carrier
-        return session if alive else None
-
-    def close(self) -> None:
-        """End every agent and the calls that run in it."""
-        with self.lock:
-            sessions, self._live = list(self._live.values()), {}
-        for session in sessions:
-            session.close()
 
 
 class Calls:
@@ -131,23 +85,13 @@ class Calls:
         raise NotImplementedError
 
 
-def _key(options: Options, python: str | None) -> tuple[Any, ...]:
-    """Return what an agent is started with: calls that agree in it share one."""
-    return python, options.py_options, options.prefixes
-
-
-def _environment_key(options: Options) -> tuple[Any, ...]:
-    """Return what an environment's interpreter depends on, for one connection."""
-    return options.python, options.prefixes, options.requires, options.cache_dir
-
-
 def _in_environment(host: Host, options: Options) -> Options:
     """Return the options with ``python`` in the environment they require, made if need be."""
     if options.requires is None:
         return options
     # Imported where it is needed: few calls do.
     python = importlib.import_module("fabremote.environments").provide(host, options)
-    _sessions(host.context).environments[_environment_key(options)] = python
+    sessions_of(host.context).provided(options, python)
     return dataclasses.replace(options, python=python, requires=None)
 
 
@@ -162,7 +106,7 @@ class RemoteHost:
         """Return the agent for these options if the connection has a live one."""
         connection = self.context
         transport = connection.transport if connection.is_connected else None
-        return _sessions(connection).live(options, transport) if transport else None
+        return sessions_of(connection).live(options, transport) if transport else None
 
     def session(self, options: Options) -> Session:
         """Return the agent for these options, connecting and starting it if need be.
@@ -180,7 +124,7 @@ class RemoteHost:
 
     def _session(self, options: Options) -> Session:
         connection = self.context
-        sessions = _sessions(connection)
+        sessions = sessions_of(connection)
         with sessions.opening:
             transport = self._open(connection)
         opener = functools.partial(self._channel, transport)
@@ -237,14 +181,14 @@ class LocalHost:
 
     def live_session(self, options: Options) -> Session | None:
         """Return the agent for these options on this machine if there is a live one."""
-        return _sessions(self.context).live(options, None)
+        return sessions_of(self.context).live(options, None)
 
     def session(self, options: Options) -> Session:
         """Return the agent for these options on this machine."""
         options = _in_environment(self, options)
         # A local process that says nothing is killed by its link's close().
         make = functools.partial(start, ProcessLink, self.label, options, lambda pid: None)
-        return _sessions(self.context).get(options, None, make)
+        return sessions_of(self.context).get(options, None, make)
 
 
 class RemoteCalls(Calls):
@@ -255,7 +199,7 @@ class RemoteCalls(Calls):
 
     def close(self) -> None:
         """Close the connection; whatever still runs through it is killed there first."""
-        _sessions(self).close()
+        sessions_of(self).close()
         super().close()  # type: ignore[misc]
 
 
@@ -267,7 +211,7 @@ class LocalCalls(Calls):
 
     def close(self) -> None:
         """End the local interpreters and whatever still runs in them."""
-        _sessions(self).close()
+        sessions_of(self).close()
 
     def __enter__(self) -> Any:
         return self
@@ -309,7 +253,7 @@ class Connection(RemoteCalls, fabric.Connection):
 
         Safe to call from several threads. Raises what Fabric raises.
         """
-        with _sessions(self).opening, sockets.noting(self._note_socket):
+        with sessions_of(self).opening, sockets.noting(self._note_socket):
             if self.is_connected:
                 return None
             if remotely(self)["verify_host_keys"]:
@@ -368,13 +312,6 @@ class Connection(RemoteCalls, fabric.Connection):
     def stay_alive(self) -> None:
         """Have the open transport send something now and then."""
         self.transport.set_keepalive(KEEPALIVE)
-
-
-def _sessions(context: Any) -> Sessions:
-    """Return the agents of a context, kept with it."""
-    found: Sessions | None = vars(context).get("_fabremote_sessions")
-    # setdefault is atomic, so that two threads get the same one.
-    return found or vars(context).setdefault("_fabremote_sessions", Sessions())
 
 
 def wrap_context(context: Any) -> Any:

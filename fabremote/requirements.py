@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fabremote.python_versions import clauses, holds
+
 # Of a requirements file, by their long names: whether each takes a value.
 OPTIONS = {
     "--index-url": True,
@@ -70,7 +72,7 @@ class Requirements:
 
     def admits(self, version: Sequence[int]) -> bool:
         """Return whether this version of Python, such as (3, 12, 1), is allowed."""
-        return all(_holds(operator, wanted, version) for operator, wanted in _clauses(self.python))
+        return all(holds(operator, wanted, version) for operator, wanted in clauses(self.python))
 
 
 def parse(value: object) -> Requirements | None:
@@ -261,7 +263,7 @@ def _from_script(path: Path, states: dict[Path, tuple[int, ...]]) -> Requirement
     if not isinstance(python, str):
         raise ValueError(f"{path}: requires-python = {python!r} must be text, such as '>=3.11'.")
     try:
-        _clauses(python)
+        clauses(python)
     except ValueError as error:
         raise ValueError(f"{path}: requires-python = {python!r}: {error}") from None
     lines = _sorted(requirement(each, str(path)) for each in listed)
@@ -363,47 +365,6 @@ def _local(where: str, text: str) -> str:
 
 def _malformed(where: str, text: str) -> str:
     return f"{where}: {text.strip()!r} is no requirement; one looks like 'numpy>=2,<3'."
-
-
-# Versions of Python
-
-
-@functools.cache
-def _clauses(text: str) -> tuple[tuple[str, str], ...]:
-    """Return the parts of ``requires-python`` as (operator, version)."""
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"(===?|~=|!=|<=|>=|<|>)\s*(\d+(?:\.\d+)*)(\.\*)?", part)
-        starred = match is not None and bool(match[3])
-        if match is None or (starred and match[1] not in ("==", "!=")):
-            raise ValueError(f"{part!r} can't be compared with a version; write '>=3.11,<4'.")
-        if match[1] == "~=" and "." not in match[2]:
-            raise ValueError(f"{part!r} needs two numbers, as in '~=3.11'.")
-        found.append((match[1] + ("*" if starred else ""), match[2]))
-    return tuple(found)
-
-
-def _holds(operator: str, text: str, version: Sequence[int]) -> bool:
-    wanted = tuple(map(int, text.split(".")))
-    here = tuple(version[:3])
-    if operator in ("==*", "!=*"):
-        return (here[: len(wanted)] == wanted) == (operator == "==*")
-    if operator == "~=":
-        return _padded(wanted) <= here and here[: len(wanted) - 1] == wanted[:-1]
-    there = _padded(wanted)
-    return {
-        "==": here == there,
-        "===": here == there,
-        "!=": here != there,
-        "<=": here <= there,
-        ">=": here >= there,
-        "<": here < there,
-        ">": here > there,
-    }[operator]
-
-
-def _padded(version: tuple[int, ...]) -> tuple[int, ...]:
-    return version + (0,) * (3 - len(version))
 
 
 __all__ = ["Requirements", "check_wheels", "parse", "requirement"]

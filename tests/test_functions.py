@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import pytest
 from invoke.context import Context
 
-from fabremote import Connection, wrap
+from fabremote import Connection, ShippingError, wrap
 from tests import interpreters
 
 HERE = "{}.{}".format(*sys.version_info)
@@ -1403,3 +1403,68 @@ def test_an_edited_file_does_not_change_a_function_that_is_loaded(tmp_path: Path
         print(py.call(answer), fast.call(answer))
     """
     assert run_script(tmp_path, main(text)) == ["loaded loaded"]
+
+
+# What every process has one of
+
+
+environment = os.environ
+search_path = sys.path
+getenv = os.environ.get
+
+
+def test_what_a_process_has_one_of_is_that_of_the_far_side(
+    local: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FABREMOTE_SECRET", "kept here")
+
+    def look(found: Any = os.environ) -> list[Any]:
+        import os
+        import sys
+
+        out = sys.stdout
+        environment["SET"] = "there"
+        return [
+            environment is os.environ is found,
+            search_path is sys.path,
+            os.environ["SET"],
+            getenv("SET"),
+            out is stream(),
+        ]
+
+    def stream() -> Any:
+        return standard_output
+
+    standard_output = sys.stdout
+    started = local.call(os.getpid)  # The agent has this process's environment, from before.
+    assert started != os.getpid()
+    assert local.call(look) == [True, True, "there", "there", True]
+    assert "SET" not in os.environ
+
+
+def test_this_environment_is_no_argument(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FABREMOTE_SECRET", "kept here")
+    with pytest.raises(ShippingError, match=r"argument 0 .* dict\(os\.environ\)") as caught:
+        local.call(len, os.environ)
+    assert "kept here" not in str(caught.value)
+    assert local.call(len, dict(os.environ)) == len(os.environ)
+
+
+def test_a_spawned_process_doesnt_run_the_callers_script_again(tmp_path: Path) -> None:
+    script = """
+        import multiprocessing, sys
+        from invoke import Context
+        from fabremote import wrap
+
+        def spawned():
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found = pool.map(abs, [-1, -2])
+            return found, __file__
+
+        with wrap(Context()) as c:
+            print(c.python(python=sys.executable).call(spawned))
+    """
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(script))
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=50)
+    assert done.stdout == f"([1, 2], {str(path)!r})\n", done.stderr

@@ -76,12 +76,18 @@ class Unpickler(_Unpickler):
             raise missing(error, module, name)
 
 
+class Main(Module):  # type: ignore[misc,valid-type]
+    """The caller's ``__main__``: its code has a ``__file__``, which nobody else may run."""
+
+    __file__ = property(lambda self: None)
+
+
 def module(name, file, package):
     """Return this process's module for the globals of code that travels by value."""
-    found = Module(name)
+    found = Main(name) if name == "__main__" else Module(name)
     found.__dict__["__builtins__"] = builtins
     if file is not None:
-        found.__file__ = file
+        found.__dict__["__file__"] = file
     if package is not None:
         found.__package__ = package
     # Found by pickle, dataclasses and typing through sys.modules. A parent

@@ -16,7 +16,8 @@ from fabremote.options import Options
 from fabremote.shipping import culprits
 from fabremote.shipping.forwarding import Forwarder
 from fabremote.shipping.modules import Scope, modules_of
-from fabremote.shipping.pickler import Forbidden, PayloadPickler
+from fabremote.shipping.pickler import PayloadPickler
+from fabremote.shipping.reducers import Forbidden
 from fabremote.shipping.sources import MARSHAL
 from fabremote.store import Parcel
 
@@ -146,10 +147,7 @@ def _explain(fn: Any, place: str, culprit: Any, error: Exception) -> str:
     what = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     if isinstance(error, Forbidden):
         why = f"it {error.args[0]}"
-        remedy = (
-            "Pass what the function needs of it, such as its host name, as an argument; inside "
-            "the function you already are on the remote host."
-        )
+        remedy = error.args[2]
     elif isinstance(error, RecursionError):
         why, remedy = "it is nested too deeply to be pickled", "Pass it in a flatter form."
     elif isinstance(error, pickle.PicklingError):
@@ -157,8 +155,9 @@ def _explain(fn: Any, place: str, culprit: Any, error: Exception) -> str:
     else:
         why = f"{type(error).__name__}: {error}"
         remedy = "Pass data, and make such an object inside the function."
-    seen = f"{what} ({_short(repr_of(culprit))})"
-    return f"{name_of(fn)} can't be sent: {place} is a {seen}, and {why}. {remedy}"
+    # Its content may be just what must not leave.
+    shown = "" if isinstance(error, Forbidden) else f" ({_short(repr_of(culprit))})"
+    return f"{name_of(fn)} can't be sent: {place} is a {what}{shown}, and {why}. {remedy}"
 
 
 def repr_of(obj: Any) -> str:

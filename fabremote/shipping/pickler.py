@@ -6,12 +6,8 @@ import _pickle
 import builtins
 import contextlib
 import dataclasses
-import functools
-import inspect
-import operator
 import sys
 import types
-import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +19,9 @@ from fabremote.agent import classes as agent_classes
 from fabremote.bootstrap import RemotePython
 from fabremote.shipping import classes, code
 from fabremote.shipping.modules import Scope
+from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
+from fabremote.shipping.singletons import Singleton
+from fabremote.shipping.singletons import table as singletons
 from fabremote.store import Blob
 
 # Constant bytes from this many on are sent once to an agent, up to so many of them in a payload.
@@ -45,8 +44,7 @@ _NAMED_TYPES = {
 }
 
 
-class Forbidden(Exception):
-    """An object that must not travel: (why, object)."""
+_ATOMS = frozenset([type(None), bool, int, float, str, bytes])
 
 
 class Namespace:
@@ -84,6 +82,15 @@ class PayloadPickler(_pickle.Pickler):
         self.blobs: dict[bytes, Blob] = {}
         self.files: set[str] = set()
         self._namespaces: dict[int, Namespace] = {}
+        self._singletons: dict[int, Singleton] = {}
+
+    def own_there(self, value: Any) -> Any:
+        """Return what stands for a value that code refers to: mostly the value itself."""
+        if type(value) in _ATOMS:
+            return value
+        if not self._singletons:
+            self._singletons = singletons()
+        return self._singletons.get(id(value), value)
 
     def reducer_override(self, obj: Any) -> Any:
         handler = _HANDLERS.get(type(obj))
@@ -92,7 +99,12 @@ class PayloadPickler(_pickle.Pickler):
         if isinstance(obj, type):
             return self.reduce_class(obj)
         if isinstance(obj, (Context, Group)):
-            raise Forbidden("is a live connection, which can't leave this process", obj)
+            raise Forbidden(
+                "is a live connection, which can't leave this process",
+                obj,
+                "Pass what the function needs of it, such as its host name, as an argument; "
+                "inside the function you already are on the remote host.",
+            )
         if id(obj) in _SENTINELS:
             return loader.attribute, ("dataclasses", _SENTINELS[id(obj)])
         return NotImplemented
@@ -140,8 +152,8 @@ class PayloadPickler(_pickle.Pickler):
         # The loader's own functions are what payloads are made of.
         if _is_agents(fn) or self.goes_by_name(fn):
             return NotImplemented
-        if id(fn.__code__) in _LIBRARY_CODES:
-            return _library_function(self, fn)
+        if id(fn.__code__) in LIBRARY_CODES:
+            return library_function(self, fn)
         make = code.dump(fn.__code__, self.remote, fn.__globals__).make
         args: tuple[Any, ...] = fn.__code__, self.namespace(fn.__globals__), fn.__name__
         args += (fn.__closure__,)
@@ -156,7 +168,7 @@ class PayloadPickler(_pickle.Pickler):
         used: dict[str, Any] = {}
         if not self.namespace(fn.__globals__).imported:
             names = [name for name in found.globals if made_up or not name.startswith("@")]
-            used = {name: fn.__globals__[name] for name in names if _ships(fn, name)}
+            used = {n: self.own_there(fn.__globals__[n]) for n in names if _ships(fn, n)}
         submodules: list[str] = []
         parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
         for module in filter(_is_module, [*used.values(), *_captured(fn)]):
@@ -173,8 +185,11 @@ class PayloadPickler(_pickle.Pickler):
             "__doc__": fn.__doc__,
             "__annotations__": classes.annotation_texts(fn.__annotations__),
         }
-        defaults = fn.__defaults__, fn.__kwdefaults__
-        return used, submodules, parts, *defaults, fn.__dict__, special
+        defaults = fn.__defaults__ and tuple(map(self.own_there, fn.__defaults__))
+        named = fn.__kwdefaults__ and {
+            name: self.own_there(value) for name, value in fn.__kwdefaults__.items()
+        }
+        return used, submodules, parts, defaults, named, fn.__dict__, special
 
     def _submodules(self, module: types.ModuleType, names: frozenset[str]) -> list[str]:
         """Return the package's submodules that code reaches as its attributes."""
@@ -259,139 +274,9 @@ def _attributes(module: types.ModuleType, names: frozenset[str]) -> dict[str, An
     return {name: value for name, value in vars(module).items() if name in names}
 
 
-def _module(pickler: PayloadPickler, module: types.ModuleType) -> Any:
-    if pickler.scope.is_importable(module):
-        pickler.need(module.__name__)
-        return loader.imported, (module.__name__,)
-    return pickler.reduce_namespace(pickler.namespace(vars(module)))
-
-
-def _cell(pickler: PayloadPickler, cell: types.CellType) -> Any:
-    try:
-        content = (cell.cell_contents,)
-    except ValueError:
-        return loader.cell, ()
-    return loader.cell, (), content, None, None, loader.set_cell
-
-
-def _lru_cache(pickler: PayloadPickler, cached: Any) -> Any:
-    if pickler.goes_by_name(cached):
-        return NotImplemented
-    settings = cached.cache_parameters()
-    return loader.lru_cache, (cached.__wrapped__, settings["maxsize"], settings["typed"])
-
-
-def _is_importable(pickler: PayloadPickler, obj: Any) -> bool:
-    """Whether the far side can import what typing made under a name."""
-    found = getattr(sys.modules.get(obj.__module__), obj.__name__, None)
-    if found is not obj or not pickler.scope.by_reference(obj.__module__):
-        return False
-    pickler.need(obj.__module__)
-    return True
-
-
-def _typevar(pickler: PayloadPickler, var: typing.TypeVar) -> Any:
-    if _is_importable(pickler, var):
-        return NotImplemented
-    names = ("bound", "covariant", "contravariant")
-    settings = {name: value for name in names if (value := getattr(var, f"__{name}__"))}
-    return loader.typing_object, ("TypeVar", var.__name__, var.__constraints__, settings)
-
-
-def _named(pickler: PayloadPickler, obj: Any) -> Any:
-    """A ParamSpec, a TypeVarTuple or a NewType: made anew unless it can be imported there."""
-    if _is_importable(pickler, obj):
-        return NotImplemented
-    more = (obj.__supertype__,) if isinstance(obj, typing.NewType) else ()
-    return loader.typing_object, (type(obj).__name__, obj.__name__, more)
-
-
-def _union(_: PayloadPickler, union: types.UnionType) -> Any:
-    # As every version can say it.
-    return operator.getitem, (typing.Union, union.__args__)
-
-
-def _generic_alias(pickler: PayloadPickler, alias: types.GenericAlias) -> Any:
-    if pickler.remote.version >= (3, 9):
-        return NotImplemented
-    name = alias.__origin__.__name__
-    older = getattr(typing, _OLDER_NAMES.get(name, name), None)
-    return (operator.getitem, (older, alias.__args__)) if older is not None else NotImplemented
-
-
-_OLDER_NAMES = {
-    **{kind.__name__: kind.__name__.title() for kind in (list, dict, tuple, set, type)},
-    "frozenset": "FrozenSet",
-    "defaultdict": "DefaultDict",
-    "deque": "Deque",
-}
-
-
-def _library_function(pickler: PayloadPickler, fn: types.FunctionType) -> Any:
-    """Return how a function that a decorator of the standard library returned is made there."""
-    name = _WRAPPERS.get(id(fn.__code__))
-    if name is not None:
-        return loader.rewrapped, ("contextlib", name, _closure(fn)["func"])
-    if fn.__code__ is _DISPATCHING_METHOD:
-        parts, method = _closure(fn), fn.register.__self__  # type: ignore[attr-defined]
-        return _DispatchMethod.__get__, (method, parts["obj"], parts["cls"])
-    special = {key: getattr(fn, key) for key in ("__name__", "__qualname__", "__module__")}
-    special["__doc__"] = fn.__doc__
-    methods = ("register", "dispatch", "registry", "_clear_cache")
-    attributes = {key: value for key, value in vars(fn).items() if key not in methods}
-    state = dict(fn.registry), attributes, special  # type: ignore[attr-defined]
-    return loader.singledispatch, (), state, None, None, loader.set_singledispatch
-
-
-def _context_manager(_: PayloadPickler, manager: Any) -> Any:
-    """A context manager that was not entered yet, as decorators keep one."""
-    if inspect.getgeneratorstate(manager.gen) != inspect.GEN_CREATED:
-        return NotImplemented
-    return type(manager), (manager.func, manager.args, manager.kwds)
-
-
-def _closure(fn: types.FunctionType) -> dict[str, Any]:
-    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
-    return {name: cell.cell_contents for name, cell in cells}
-
-
-# Code that a decorator gives all that it returns, by the decorator's name.
-_CONTEXTS: tuple[Any, ...] = (contextlib.contextmanager, contextlib.asynccontextmanager)
-_WRAPPERS = {id(each(lambda: None).__code__): each.__name__ for each in _CONTEXTS}
-_DispatchMethod: Any = functools.singledispatchmethod
-_DISPATCHING = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
-_DISPATCHING_METHOD = _DispatchMethod(lambda _: None).__get__(object(), object).__code__
-_LIBRARY_CODES = {*_WRAPPERS, id(_DISPATCHING), id(_DISPATCHING_METHOD)}
-
-
 _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
+    **REDUCERS,
     types.FunctionType: PayloadPickler.reduce_function,
     types.CodeType: PayloadPickler.reduce_code,
-    types.CellType: _cell,
-    types.ModuleType: _module,
-    types.MethodType: lambda _, obj: (loader.method, (obj.__func__, obj.__self__)),
-    types.MappingProxyType: lambda _, obj: (loader.mappingproxy, (dict(obj),)),
     Namespace: PayloadPickler.reduce_namespace,
-    Blob: lambda _, obj: (loader.blob, (obj.digest,)),
-    property: lambda _, obj: (property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)),
-    staticmethod: lambda _, obj: (staticmethod, (obj.__func__,)),
-    classmethod: lambda _, obj: (classmethod, (obj.__func__,)),
-    functools.cached_property: lambda _, obj: (
-        loader.cached_property,
-        (obj.func, obj.attrname),
-    ),
-    type(functools.lru_cache(lambda: None)): _lru_cache,
-    functools.singledispatchmethod: lambda _, obj: (
-        loader.rewrapped,
-        ("functools", "singledispatchmethod", obj.func),
-        {"dispatcher": obj.dispatcher},
-    ),
-    typing.TypeVar: _typevar,
-    typing.ParamSpec: _named,
-    typing.NewType: _named,
-    types.UnionType: _union,
-    type(_CONTEXTS[0](lambda: iter(()))()): _context_manager,
-    types.GenericAlias: _generic_alias,
 }
-if sys.version_info >= (3, 11):
-    _HANDLERS[typing.TypeVarTuple] = _named

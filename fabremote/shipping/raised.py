@@ -1,6 +1,6 @@
 """Exceptions from the far side: their own type again, with the remote traceback as text.
 
-The records come from ``fabremote.agent.worker.raised``. Type names, texts,
+The records come from ``fabremote.agent.raising``. Type names, texts,
 notes and frames are plain text in them; only ``data`` holds an exception, as an
 answer like any other, so that one which can't be rebuilt still tells all.
 """
