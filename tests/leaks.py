@@ -12,7 +12,7 @@ from pathlib import Path
 from fabremote.demo.processes import Process
 from fabremote.demo.server import Server
 
-PATIENCE = 2.0
+PATIENCE = 5.0
 SERVING = "fabremote-embedded-server"  # a server that a test asked for late serves the session
 
 

@@ -199,7 +199,7 @@ def test_timeouts_cancels_and_deaths_are_told(python: Python) -> None:
     future.cancel()
     with pytest.raises(RemoteCancelled):
         future.result()
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 15
     for fn, args, exited, number in [
         (os._exit, (3,), 3, None),
         (os.abort, (), None, "SIGABRT"),
@@ -233,9 +233,9 @@ def test_calls_run_at_once(python: Python) -> None:
     py = python()
     py.call(max, 1, 2)
     before = time.monotonic()
-    futures = [py.submit(time.sleep, 0.2) for _ in range(6)]
-    assert [future.result(5) for future in futures] == [None] * 6
-    assert time.monotonic() - before < 0.9
+    futures = [py.submit(time.sleep, 1) for _ in range(6)]
+    assert [future.result(20) for future in futures] == [None] * 6
+    assert time.monotonic() - before < 5
 
 
 def test_options_take_effect_under_every_version(python: Python) -> None:

@@ -390,7 +390,7 @@ def test_a_build_has_a_time_limit_of_its_own(
     with pytest.raises(RemoteTimeout, match="build_timeout") as caught:
         python("tinyone", build_timeout=1).call(abs, -1)
     assert caught.value.timeout == 1
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
     index.gate.set()
     assert python("tinyone", timeout=5).call(imported, "tinyone")[0] == "2.0"
 

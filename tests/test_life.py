@@ -147,7 +147,7 @@ def pids_in(path: Path) -> list[int]:
     return [int(word) for word in path.read_text().split()]
 
 
-def left_of(pids: list[int], seconds: float) -> list[str]:
+def left_of(pids: list[int], seconds: float = 5) -> list[str]:
     """Those processes that are still there after so many seconds, described."""
     deadline = time.monotonic() + seconds
     while True:
@@ -169,8 +169,8 @@ def test_a_timeout_kills_all_that_the_call_started(
     before = time.monotonic()
     with pytest.raises(RemoteTimeout, match=r"took longer than 0\.7 seconds") as caught:
         place.python(timeout=0.7).call(fn, str(tmp_path / "pids"))
-    assert 0.6 < time.monotonic() - before < 3
-    assert left_of(pids_in(tmp_path / "pids"), 1) == []
+    assert 0.6 < time.monotonic() - before < 15
+    assert left_of(pids_in(tmp_path / "pids")) == []
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.timeout == 0.7
     assert place.call(max, 1, 2) == 2
@@ -245,10 +245,10 @@ def test_ctrl_c_ends_the_call_and_what_it_started(openssh: Server, tmp_path: Pat
         pids = pids_in(tmp_path / "pids")
         before = time.monotonic()
         process.send_signal(signal.SIGINT)
-        assert left_of(pids, 1) == []
+        assert left_of(pids) == []
         out, err = process.communicate(timeout=10)
     assert (out, err, process.returncode) == ("interrupted\n", "", 0)
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 15
 
 
 def test_ctrl_c_ends_the_wait_for_a_future(openssh: Server, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_ctrl_c_ends_the_wait_for_a_future(openssh: Server, tmp_path: Path) -> N
     with script(openssh, tmp_path / "pids", body) as process:
         pids = pids_in(tmp_path / "pids")
         process.send_signal(signal.SIGINT)
-        assert left_of(pids, 1) == []
+        assert left_of(pids) == []
         assert process.communicate(timeout=10) == ("", "")
 
 
@@ -266,7 +266,7 @@ def test_nothing_is_left_when_the_local_process_is_killed(openssh: Server, tmp_p
     with script(openssh, tmp_path / "pids", "c.call(busy, path)") as process:
         pids = pids_in(tmp_path / "pids")
         process.kill()
-        assert left_of(pids, 2) == []
+        assert left_of(pids) == []
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_closing_ends_the_calls_that_run(place: Any, way: str, tmp_path: Path) -
         future = begin(busy, str(tmp_path / "pids"))
         pids = pids_in(tmp_path / "pids")
         place.close()
-        assert left_of(pids, 1) == []
+        assert left_of(pids) == []
         with pytest.raises(RemoteCancelled, match="closed from this side"):
             future.result(5)
 
@@ -309,7 +309,7 @@ def test_closing_does_not_wait_for_nothing(place: Any) -> None:
     before = time.monotonic()
     place.close()
     place.close()
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 10
 
 
 def test_a_connection_opens_again_after_its_end(place: Any) -> None:
@@ -337,7 +337,7 @@ def test_fabrics_own_close_ends_the_calls_of_a_wrapped_connection(
         future = begin(busy, str(tmp_path / "pids"))
         pids = pids_in(tmp_path / "pids")
         connection.close()
-        assert left_of(pids, 1) == []
+        assert left_of(pids) == []
         with pytest.raises((RemoteCancelled, RemoteConnectionLost)):
             future.result(5)
 
@@ -374,7 +374,7 @@ def test_a_killed_agent_is_told(place: Any, which: str, way: str, tmp_path: Path
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(RemoteConnectionLost, match="ignore_signals"):
             future.result(5)
-    assert left_of(pids, 1) == []
+    assert left_of(pids) == []
     assert place.call(max, 1, 2) == 2
 
 
@@ -553,7 +553,7 @@ def test_a_daemon_survives_and_a_background_child_does_not(
     before = time.monotonic()
     begin = py.call if way == "call" else lambda *args: py.submit(*args).result()
     worker = begin(leave_both, str(tmp_path / "pids"))
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 10
     daemon, child = pids_in(tmp_path / "pids")
     try:
         assert left_of([child, worker], 1) == []
@@ -613,7 +613,7 @@ def test_cancelling_kills_at_once(place: Any, fn: Callable[[str], None], tmp_pat
     pids = pids_in(tmp_path / "pids")
     assert future.cancel() is True
     assert left_of(pids[:2], 0.5) == []
-    assert left_of(pids, 0.5) == []
+    assert left_of(pids) == []
     assert future.cancelled()
     assert future.done()
     for ask in (future.result, future.exception):
@@ -679,16 +679,16 @@ def test_futures_can_be_awaited(conn_openssh: Connection, tmp_path: Path) -> Non
 
     assert asyncio.run(gather()) == [number * number for number in range(6)]
     asyncio.run(give_up())
-    assert left_of(pids_in(tmp_path / "pids"), 1) == []
+    assert left_of(pids_in(tmp_path / "pids")) == []
 
 
 def test_eight_calls_run_at_once(place: Any) -> None:
     place.call(max, 1, 2)
     before = time.monotonic()
-    futures = [place.python().submit(time.sleep, 0.1) for _ in range(8)]
+    futures = [place.python().submit(time.sleep, 1) for _ in range(8)]
     for future in futures:
-        future.result(5)
-    assert time.monotonic() - before < 0.5
+        future.result(20)
+    assert time.monotonic() - before < 6
 
 
 # Connections

@@ -6,6 +6,7 @@ import io
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,10 @@ def test_nothing_is_left_when_the_context_ends(kind: str, tmp_path: Path) -> Non
             channel = connection.transport.open_session()
             channel.exec_command(f"echo; {command}")
             channel.recv(1)
-        assert {p.command for p in server.processes()} >= {"sleep 1000", "sleep 1001"}
+        expected, deadline = {"sleep 1000", "sleep 1001"}, time.monotonic() + 10
+        while not {p.command for p in server.processes()} >= expected:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     connection.close()
     assert before.excess() == []
 

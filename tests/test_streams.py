@@ -388,7 +388,7 @@ def test_a_failing_responder_is_a_failure(conn_openssh: Connection) -> None:
     before = time.monotonic()
     with pytest.raises(invoke.Failure) as caught:
         conn_openssh.python(watchers=[watcher], hide=True).call(ask_for_a_password)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 20
     assert isinstance(caught.value.reason, ResponseNotAccepted)
     assert isinstance(caught.value.result, Result)
     assert "password: " in caught.value.result.stdout
@@ -500,7 +500,7 @@ def test_five_megabytes_of_input_travel_at_full_speed(place: Any) -> None:
     place.call(max, 1, 2)
     before = time.monotonic()
     size, digest = place.python(in_stream=io.BytesIO(data)).call(digest_of_stdin)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 20
     assert (size, digest) == (len(data), hashlib.sha256(data).hexdigest())
 
 

@@ -331,7 +331,7 @@ def test_equal_functions_of_two_files_keep_their_own_files() -> None:
     text = "def same():\n    return __name__\n"
     first, second = (written(text, f"/no/{name}.py")["same"] for name in "ab")
     assert first.__code__ == second.__code__
-    files = [code.dump(fn.__code__, python_of("3.20"))[1][1] for fn in (first, second)]
+    files = [code.dump(fn.__code__, python_of("3.20")).args[1] for fn in (first, second)]
     assert files == ["/no/a.py", "/no/b.py"]
 
 
