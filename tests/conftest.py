@@ -23,6 +23,21 @@ if TYPE_CHECKING:
 
 SERVERS: list[Server] = []
 
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have counted."""
+    lines = [
+        str(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "counted" and report.when == "call"
+    ]
+    if lines:
+        terminalreporter.section("functions that travel, from one Python to another")
+        terminalreporter.write("".join(f"{line}\n" for line in lines))
+
+
 interpreters.found()  # now, as it needs the real HOME
 
 

@@ -134,12 +134,11 @@ def test_every_kind_of_function_travels(
     environments: Environments,
     local_version: str,
     remote_version: str,
-    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     found = environments.results(local_version)[interpreters.found()[remote_version]]
-    with capsys.disabled():
-        counts = f"{found['right']} right, {found['refused']} refused, {len(found['wrong'])} wrong"
-        print(f"\n{local_version} to {remote_version}: {counts}", end=" ")
+    counts = f"{found['right']} right, {found['refused']} refused, {len(found['wrong'])} wrong"
+    record_property("counted", f"{local_version} to {remote_version}: {counts}")
     assert found["wrong"] == []
     assert found["right"] >= 200
     newer = tuple(map(int, remote_version.split("."))) >= tuple(map(int, local_version.split(".")))
