@@ -30,6 +30,7 @@ from invoke.context import Context
 
 from fabremote import Connection, ShippingError, wrap
 from tests import interpreters
+from tests.labels import label
 
 HERE = "{}.{}".format(*sys.version_info)
 T = TypeVar("T")
@@ -444,7 +445,7 @@ BY_NAME: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("fn", "args", "expected"), BY_NAME, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(("fn", "args", "expected"), BY_NAME, ids=label)
 def test_builtin_and_library_functions_run_there(
     local: Any, fn: Any, args: tuple[Any, ...], expected: Any
 ) -> None:

@@ -20,6 +20,7 @@ from fabremote.agent import kinds, kinds_arrays
 from fabremote.shipping.kinds import BUILDERS
 from tests import interpreters
 from tests.kind_cases import GROUPS, PRELUDE, Case
+from tests.labels import label
 
 AGENT = str(Path(kinds.__file__).parent)
 # Those of the machine have none of the venv's libraries, which the arrays need.
@@ -203,7 +204,7 @@ class Number(decimal.Decimal):
         iter([]),
         sys.flags,
     ],
-    ids=repr,
+    ids=label,
 )
 def test_other_objects_are_not_described(value: object) -> None:
     assert kinds.describe(value) is None
