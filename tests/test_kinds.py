@@ -131,23 +131,23 @@ def check_equal(rebuilt: Any, original: Any) -> None:
         assert rebuilt == original
 
 
-def label(case: Case) -> str:
+def named(case: Case) -> str:
     return f"{case.tag}-{case.source[:40]}"
 
 
-@pytest.mark.parametrize("case", GROUPS["standard"], ids=label)
+@pytest.mark.parametrize("case", GROUPS["standard"], ids=named)
 @pytest.mark.parametrize("version", EXECUTABLES)
 def test_standard_objects_come_back_as_they_were(version: str, case: Case) -> None:
     check_round_trip(EXECUTABLES[version], version, "standard", case)
 
 
-@pytest.mark.parametrize("case", GROUPS["numpy"], ids=label)
+@pytest.mark.parametrize("case", GROUPS["numpy"], ids=named)
 def test_numpy_objects_come_back_as_they_were(case: Case) -> None:
     pytest.importorskip("numpy")
     check_round_trip(sys.executable, HERE, "numpy", case)
 
 
-@pytest.mark.parametrize("case", GROUPS["pandas"], ids=label)
+@pytest.mark.parametrize("case", GROUPS["pandas"], ids=named)
 def test_pandas_objects_come_back_as_they_were(case: Case) -> None:
     pytest.importorskip("pandas")
     check_round_trip(sys.executable, HERE, "pandas", case)
