@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,9 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
 }
 
 
+_settling = threading.Lock()
+
+
 def remotely(context: Any) -> dict[str, Any]:
     """Return the ``remotely`` settings in force for a context, those of its host included.
 
@@ -34,7 +38,10 @@ def remotely(context: Any) -> dict[str, Any]:
     """
     config = context.config
     if "_fabremote_settled" not in vars(config):
-        _settle(config)
+        # Merging empties a configuration for a moment, which others may share.
+        with _settling:
+            if "_fabremote_settled" not in vars(config):
+                _settle(config)
     found: dict[str, Any] = dict(config.get("remotely"))
     _check_keys(found, "remotely")
     host = getattr(context, "original_host", "localhost")

@@ -140,6 +140,11 @@ def mappingproxy(values):
     return type(type.__dict__)(values)
 
 
+def view(name, values):
+    """Return a view of a dict, as ``values.keys()`` is one."""
+    return getattr(values, name)()
+
+
 def lru_cache(wrapped, maxsize, typed):
     """Return a function with a cache of its own."""
     import functools

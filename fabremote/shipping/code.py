@@ -21,6 +21,7 @@ from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.shipping import source, source_syntax
 from fabremote.shipping.sources import MARSHAL, from_import
+from fabremote.store import Blob
 
 _GLOBAL_NAMES = frozenset(
     ["LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"]
@@ -104,7 +105,7 @@ class Recipe:
 
     make: Callable[..., CodeType]
     args: tuple[Any, ...]
-    packed: bytes
+    packed: Blob
 
 
 def dump(code: CodeType, remote: RemotePython, values: dict[str, Any] | None = None) -> Recipe:
@@ -116,7 +117,7 @@ def dump(code: CodeType, remote: RemotePython, values: dict[str, Any] | None = N
     found: Recipe | None = known.get(remote.reads)
     if found is None:
         make, args = _dump(code, remote, values)
-        found = known[remote.reads] = Recipe(make, args, marshal.dumps(args, MARSHAL))
+        found = known[remote.reads] = Recipe(make, args, Blob(marshal.dumps(args, MARSHAL)))
     return found
 
 

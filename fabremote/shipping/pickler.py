@@ -126,12 +126,12 @@ class PayloadPickler(_pickle.Pickler):
         """Have an own module's source, and what it imports, go along."""
         self.scope.need(module)
 
-    def blob(self, data: bytes) -> bytes | Blob:
-        """Return what stands for constant bytes in the payload; there it loads as bytes."""
-        if len(data) < BLOB or len(self.blobs) >= BLOBS:
-            return data
-        made = Blob(data)
-        return self.blobs.setdefault(made.digest, made)
+    def stores(self, blob: Blob) -> bool:
+        """Return whether constant bytes go as a blob, which is one of the payload's then."""
+        if len(blob.data) < BLOB or len(self.blobs) >= BLOBS:
+            return False
+        self.blobs[blob.digest] = blob
+        return True
 
     def namespace(self, values: dict[str, Any]) -> Namespace:
         """Return the one `Namespace` of these globals."""
@@ -208,10 +208,9 @@ class PayloadPickler(_pickle.Pickler):
     def reduce_code(self, obj: types.CodeType) -> Any:
         self.files.add(obj.co_filename)
         recipe = code.dump(obj, self.remote)
-        packed = self.blob(recipe.packed)
-        if isinstance(packed, bytes):
+        if not self.stores(recipe.packed):
             return recipe.make, recipe.args
-        return sources.unpacked, (recipe.make, packed)
+        return sources.unpacked, (recipe.make, recipe.packed)
 
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":

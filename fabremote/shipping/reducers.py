@@ -10,6 +10,7 @@ import os
 import sys
 import types
 import typing
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ def _cell(pickler: PayloadPickler, cell: types.CellType) -> Any:
 
 
 def _builtin_method(pickler: PayloadPickler, method: Any) -> Any:
+    if type(method.__self__) is types.ModuleType:
+        return NotImplemented
     owner = pickler.own_there(method.__self__)
     return (getattr, (owner, method.__name__)) if type(owner) is Singleton else NotImplemented
 
@@ -155,6 +158,11 @@ REDUCERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     type(os.environ): _environment,
     types.MappingProxyType: lambda _, obj: (loader.mappingproxy, (dict(obj),)),
     Blob: lambda _, obj: (loader.blob, (obj.digest,)),
+    weakref.WeakSet: lambda _, obj: (weakref.WeakSet, (list(obj),)),
+    memoryview: lambda _, obj: (memoryview, (obj.tobytes(),)),
+    type({}.keys()): lambda _, obj: (loader.view, ("keys", dict.fromkeys(obj))),
+    type({}.items()): lambda _, obj: (loader.view, ("items", dict(obj))),
+    type({}.values()): lambda _, obj: (loader.view, ("values", dict(enumerate(obj)))),
     property: lambda _, obj: (property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)),
     staticmethod: lambda _, obj: (staticmethod, (obj.__func__,)),
     classmethod: lambda _, obj: (classmethod, (obj.__func__,)),
