@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import fabric
@@ -11,6 +11,7 @@ from fabric.exceptions import GroupException
 
 from fabremote.connection import Connection, wrap_context
 from fabremote.exceptions import RemoteTraceback
+from fabremote.group_result import GroupResult
 from fabremote.interpreter import Interpreter, RemoteFuture
 from fabremote.options import PythonOptions, check_names
 
@@ -22,22 +23,6 @@ MAX_WORKERS = 64
 
 
 Outcome = tuple[Any, Any, BaseException | None]
-
-
-class GroupResult(fabric.GroupResult):
-    """Fabric's GroupResult, in which a *returned* exception is a value like any other.
-
-    Keys are connections, values what the calls returned; in ``failed``, what
-    they raised.
-    """
-
-    def __init__(self, values: Iterable[tuple[Any, Any]], failures: Iterable[tuple[Any, Any]]):
-        super().__init__([*values, *failures])
-        self._successes = dict(values)
-        self._failures = dict(failures)
-
-    def _bifurcate(self) -> None:
-        """Both parts are known from the start."""
 
 
 class GroupInterpreter:
@@ -84,10 +69,8 @@ class GroupCalls(fabric.Group):
     def each(self, action: Callable[[Interpreter], Any], options: PythonOptions) -> GroupResult:
         """Do ``action`` with each host's interpreter; return what it returned, by connection."""
         outcomes = self._outcomes(lambda one: action(wrap_context(one).python(**options)))
-        values = [(one, value) for one, value, error in outcomes if error is None]
-        failures = [(one, error) for one, _, error in outcomes if error is not None]
-        result = GroupResult(values, failures)
-        if failures:
+        result = GroupResult(outcomes)
+        if result.failed:
             raise GroupException(result)
         return result
 

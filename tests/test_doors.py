@@ -749,6 +749,21 @@ def test_a_slow_local_wrapper_is_given_up_with_what_it_started() -> None:
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.parametrize("kind", [SerialGroup, ThreadingGroup])
+def test_two_connections_to_one_host_have_a_result_each(home: Path, kind: Any) -> None:
+    with kind("web1", "web2", "web1") as group:
+        result = group.call(os.getpid)
+        assert len(result) == len(set(result.values())) == len(result.succeeded) == 3
+        assert list(result) == list(group) == [one for one, _ in result.items()]
+        assert [result[one] for one in group] == list(result.values())
+        equal = Connection("web1")
+        assert equal in result
+        assert result[equal] in (result[group[0]], result[group[2]])
+        assert result.get(Connection("web3")) is None
+        assert repr(result).count("host=127.0.0.1") == 2
+        assert not result.failed
+
+
 # Behind a jump host
 
 

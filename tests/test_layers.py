@@ -33,7 +33,7 @@ LAYERS = (
     {"interpreter"},
     {"environments", "sessions"},
     {"connection"},
-    {"group", "hosts"},
+    {"group", "group_result", "hosts"},
     {"decorator", "stateful", "targets", "tasks", "wrapping"},
     {"__init__"},
     {"doctor", "doctor_host_key", "doctor_interpreters", "doctor_report", "__main__"},
