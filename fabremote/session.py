@@ -50,6 +50,7 @@ class Session:
         self._numbers = itertools.count(1)
         self._lost: str | None = None
         self._closed = False
+        self._broken = False
         self._service: Service | None = None
         # What the link runs over; a session isn't used over another.
         self.carrier: object = None
@@ -62,7 +63,7 @@ class Session:
     @property
     def alive(self) -> bool:
         """Whether calls can still be begun."""
-        return self._lost is None and not self._closed
+        return self._lost is None and not self._closed and not self._broken
 
     # Calls
 
@@ -80,7 +81,7 @@ class Session:
             call.start_stdin()
         except OSError:
             # The reader sees the broken link too, and tells the call.
-            self._link.close()
+            self._break()
         except BaseException as error:
             call.abort(error)
 
@@ -125,8 +126,13 @@ class Session:
                 self._link.send(b"".join(frames))
             except BaseException:
                 # What was counted as sent may not have gone.
-                self._link.close()
+                self._break()
                 raise
+
+    def _break(self) -> None:
+        """End the link, over which nothing can be sent; the next call gets another at once."""
+        self._broken = True
+        self._link.close()
 
     def send(self, data: bytes) -> None:
         """Send whole frames."""
@@ -135,7 +141,7 @@ class Session:
                 self._link.send(data)
             except BaseException:
                 # Half a frame may have gone, such as at Ctrl-C: nothing can follow it.
-                self._link.close()
+                self._break()
                 raise
 
     def forget(self, number: int) -> None:
