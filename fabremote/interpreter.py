@@ -212,11 +212,11 @@ class Prepared:
         session = self._host.live_session(self._options)
         python = session.python if session is not None else this_python()
         # Before anything is begun over there, so that what can't go does nothing.
-        payload = self._dump(python)
+        payload = self._dump(python, session)
         if session is None:
             session = self._host.session(self._options)
-            if session.python.reads != python.reads:
-                payload = self._dump(session.python)
+            if session.python.reads != python.reads or session.unloadable:
+                payload = self._dump(session.python, session)
         what = f"{self.name} on {session.label}"
         mine = payload.classes, payload.modules
         decoder = Decoder(what, *mine, self._options.trust, payload.files)
@@ -229,11 +229,21 @@ class Prepared:
             raise
         return call, payload, decoder
 
-    def _dump(self, python: RemotePython) -> Payload:
-        return dump(self._fn, self._args, self._kwargs, self._options, python)
+    def _dump(self, python: RemotePython, session: Session | None) -> Payload:
+        by_value = session.unloadable if session is not None else frozenset()
+        return dump(self._fn, self._args, self._kwargs, self._options, python, by_value)
 
     def _finish(self) -> tuple[Any, Outcome]:
-        call, payload, decoder = self._start()
+        while True:
+            call, payload, decoder = self._start()
+            try:
+                return self._run(call, payload, decoder)
+            except Unloadable as failure:
+                # Nothing of the function has run: it goes again, without the module.
+                if not call.session.keep_from(failure.names):
+                    raise failure.error from failure.error.__cause__
+
+    def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
         try:
             call.session.begin(call, payload.parcel)
         except (KeyboardInterrupt, SystemExit) as error:
@@ -278,16 +288,31 @@ class Prepared:
             future: RemoteFuture[Any] = RemoteFuture(self.name, lambda: None)
             future.set_result(None)
             return future
-        call, payload, decoder = self._start()
-        service = call.session.service()
-        future = RemoteFuture(self.name, functools.partial(service.cancel, call))
-        service.adopt(call, functools.partial(self._resolve, future, decoder))
-        call.session.begin(call, payload.parcel)
+        future = RemoteFuture(self.name, lambda: None)
+        self._launch(future)
         return future
 
-    def _resolve(self, future: RemoteFuture[Any], decoder: Decoder, outcome: Outcome) -> None:
+    def _launch(self, future: RemoteFuture[Any]) -> None:
+        call, payload, decoder = self._start()
+        service = call.session.service()
+        future._kill = functools.partial(service.cancel, call)
+        service.adopt(call, functools.partial(self._resolve, future, call.session, decoder))
+        call.session.begin(call, payload.parcel)
+        if future.cancelled():
+            # Between two attempts.
+            future._kill()
+
+    def _resolve(
+        self, future: RemoteFuture[Any], session: Session, decoder: Decoder, outcome: Outcome
+    ) -> None:
         try:
-            value = self._judge(outcome, decoder)
+            try:
+                value = self._judge(outcome, decoder)
+            except Unloadable as failure:
+                if future.cancelled() or not session.keep_from(failure.names):
+                    raise failure.error from failure.error.__cause__
+                self._launch(future)
+                return
         except BaseException as error:
             settle = functools.partial(future.set_exception, error)
         else:
@@ -295,6 +320,17 @@ class Prepared:
         # It may have been cancelled meanwhile.
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             settle()
+
+
+class Unloadable(Exception):
+    """Own modules that the far side could not load, before the function ran.
+
+    ``error``: what it comes to unless the call can go without them.
+    """
+
+    def __init__(self, names: frozenset[str], error: ShippingError) -> None:
+        super().__init__(names, error)
+        self.names, self.error = names, error
 
 
 def read_answer(
@@ -309,17 +345,30 @@ def read_answer(
         raise refusal(decoder, plain(data))
     if letter == b"E":
         raise with_remedy(raised.rebuild(raised.records(data), decoder, label), label, modules)
+    if letter == b"M" and len(data) >= 2:
+        size = 2 + int.from_bytes(data[:2], "big")
+        names = frozenset(bytes(data[2:size]).decode("utf-8", "replace").split("\0"))
+        raise Unloadable(decoder.own(names), not_loaded(data[size:], decoder, label, modules))
     if letter == b"L":
-        found = raised.records(data)
-        cause = with_remedy(raised.rebuild(found, decoder, label), label, modules)
-        why = f"{found[0].type_name}: {found[0].text}."
-        if isinstance(cause, ModuleNotFoundError):
-            why = str(cause)
-        raise ShippingError(
-            f"{decoder.what} was sent, but not loaded there: {why} "
-            "What the function uses must be importable by that interpreter."
-        ) from cause
+        raise not_loaded(data, decoder, label, modules)
     raise ResultError(f"{decoder.what} answered with what is not an answer.")
+
+
+def not_loaded(
+    data: memoryview, decoder: Decoder, label: str, modules: tuple[str, ...]
+) -> ShippingError:
+    """Return the error for a call that was sent but could not be loaded there."""
+    found = raised.records(data)
+    cause = with_remedy(raised.rebuild(found, decoder, label), label, modules)
+    why = f"{found[0].type_name}: {found[0].text}"
+    if isinstance(cause, ModuleNotFoundError):
+        why = str(cause)
+    error = ShippingError(
+        f"{decoder.what} was sent, but not loaded there: {why.rstrip('.')}. "
+        "What the function uses must be importable by that interpreter."
+    )
+    error.__cause__ = cause
+    return error
 
 
 def with_remedy(error: BaseException, label: str, modules: tuple[str, ...]) -> BaseException:

@@ -43,6 +43,8 @@ class Session:
         self._link = link
         self._send_lock = threading.Lock()
         self._store = Store()
+        # Own modules that this interpreter could not load: they go by value.
+        self.unloadable: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._places = threading.Condition()
@@ -92,6 +94,13 @@ class Session:
         with self._places:
             self._places.wait_for(lambda: not wait or self._taken < IN_FLIGHT or not self.alive)
             self._taken += 1
+
+    def keep_from(self, modules: frozenset[str]) -> bool:
+        """Note modules that can't be loaded there; return whether that is news."""
+        with self._lock:
+            news = not modules <= self.unloadable
+            self.unloadable |= modules
+            return news
 
     def number(self) -> int:
         """Return the next call's number."""

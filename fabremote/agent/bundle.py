@@ -37,6 +37,8 @@ VIRTUAL = "<sent>/"
 
 # Modules whose source came from the caller: name -> (text, file, kind).
 BUNDLE = {}  # type: dict[str, tuple[str, str, int]]
+# Those that could not be loaded.
+FAILED = []  # type: list[str]
 # The code that the forker compiled ahead, by digest; and of it the modules of this call.
 CODES = {}  # type: dict[bytes, object]
 READY = {}  # type: dict[str, object]
@@ -209,7 +211,11 @@ class Finder:
 
     @staticmethod
     def exec_module(target):
-        exec(Finder.get_code(target.__name__), target.__dict__)
+        try:
+            exec(Finder.get_code(target.__name__), target.__dict__)
+        except Exception:
+            FAILED.append(target.__name__)
+            raise
 
     @staticmethod
     def get_code(name):

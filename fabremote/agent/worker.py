@@ -7,8 +7,9 @@ needs come before it, and answers to requests after it, see `bundle`. The answer
 goes out on another pipe as 8 bytes of total length, one letter, and the rest:
 
 ``V`` the value's pickle; ``E`` raised: the records of `raising`, pickled; ``L``
-the same, from loading the payload; ``R`` the result was refused: (why, type,
-path, whether ``trust=`` could allow it).
+the same, from loading the payload; ``M`` likewise, where modules of the caller's
+failed: 2 bytes of size and their names, NUL between them, go before; ``R`` the
+result was refused: (why, type, path, whether ``trust=`` could allow it).
 """
 
 import atexit
@@ -137,7 +138,11 @@ def respond(header, data, buffers):
             bundle.install(header["bundle"])
         fn, args, kwargs, trust = loader.load(data, buffers)
     except BaseException as error:
-        return failed(b"L", error, answers.Encoder())
+        pieces = failed(b"L", error, answers.Encoder())
+        if not bundle.FAILED:
+            return pieces
+        names = "\0".join(bundle.FAILED).encode()[:65535]
+        return [b"M", struct.pack(">H", len(names)), names] + pieces[1:]
     encoder = answers.Encoder(trust)
     try:
         value = fn(*args, **kwargs)

@@ -66,6 +66,10 @@ class Decoder:
         self.trust = trust
         self.files = files
 
+    def own(self, names: Set[str]) -> frozenset[str]:
+        """Return those of ``names`` that are own modules whose source went along."""
+        return frozenset(names & self._modules)
+
     def value(self, data: memoryview) -> Any:
         """Return the value in a pickle from the host; raise ResultError if it can't be had."""
         if self.trust is True:

@@ -13,7 +13,7 @@ import importlib.machinery
 import marshal
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from types import ModuleType
 
 import cloudpickle
@@ -170,8 +170,11 @@ class Scope:
     modules by names that only it knows.
     """
 
-    def __init__(self, modules: Modules, version: tuple[int, int]) -> None:
+    def __init__(
+        self, modules: Modules, version: tuple[int, int], by_value: Set[str] = frozenset()
+    ) -> None:
         self.modules = modules
+        self._by_value = by_value
         self.version = version
         self.bundle: dict[str, Source] = modules.chosen() if modules._rules else {}
         self.dynamic = False
@@ -187,11 +190,16 @@ class Scope:
         return known
 
     def _is_read(self, name: str) -> bool:
-        """Whether the far side's version reads an own module, and those that it imports."""
-        if self.version >= sys.version_info[:2] or is_standard(name):
+        """Whether the far side can load an own module, and those that it imports."""
+        newer = self.version >= sys.version_info[:2]
+        if (newer and not self._by_value) or is_standard(name):
             return True
-        needed = self.modules.closure(name, at_load=True).values()
-        return all(source_syntax.reads(each.text, self.version) for each in needed)
+        needed = self.modules.closure(name, at_load=True)
+        if not self._by_value.isdisjoint(needed):
+            return False
+        return newer or all(
+            source_syntax.reads(each.text, self.version) for each in needed.values()
+        )
 
     def is_importable(self, module: ModuleType) -> bool:
         """Return whether a module object can go as its name."""

@@ -73,12 +73,16 @@ def dump(
     kwargs: Mapping[str, Any],
     options: Options,
     remote: RemotePython,
+    by_value: Set[str] = frozenset(),
 ) -> Payload:
-    """Return the payload of a call, or raise ShippingError naming what can't be sent."""
+    """Return the payload of a call, or raise ShippingError naming what can't be sent.
+
+    ``by_value``: own modules that ``remote`` could not load.
+    """
     trust = options.trust if options.trust is True else tuple(options.trust or ())
     chunks = Chunks()
     buffers: list[pickle.PickleBuffer] = []
-    scope = Scope(modules_of(options.modules), remote.version[:2])
+    scope = Scope(modules_of(options.modules), remote.version[:2], by_value)
     pickler = PayloadPickler(chunks, remote, buffers.append, scope)
     try:
         pickler.dump((fn, args, dict(kwargs), trust))
