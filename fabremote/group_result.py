@@ -62,12 +62,18 @@ class _Values(ValuesView[Any]):
     def __iter__(self) -> Iterator[Any]:
         return (value for _, value in self._mapping.pairs)
 
+    def __repr__(self) -> str:
+        return f"dict_values({list(self)!r})"
+
 
 class _Items(ItemsView[Any, Any]):
     _mapping: ByConnection
 
     def __iter__(self) -> Iterator[Pair]:
         return iter(self._mapping.pairs)
+
+    def __repr__(self) -> str:
+        return f"dict_items({list(self)!r})"
 
 
 class GroupResult(ByConnection, fabric.GroupResult):

@@ -761,6 +761,8 @@ def test_two_connections_to_one_host_have_a_result_each(home: Path, kind: Any) -
         assert result[equal] in (result[group[0]], result[group[2]])
         assert result.get(Connection("web3")) is None
         assert repr(result).count("host=127.0.0.1") == 2
+        assert repr(result.values()) == f"dict_values({list(result.values())})"
+        assert repr(result.items()).count("host=127.0.0.1") == 2
         assert not result.failed
 
 
