@@ -475,6 +475,86 @@ def test_what_others_own_or_may_write_to_is_not_used(
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", [".", "environments"])
+def test_an_environment_in_a_folder_that_others_may_write_to_is_not_used(
+    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = complete(monkeypatch, tmp_path)
+    assert builder.provide(WANTED) == ("ready", python)
+    (tmp_path / "fabremote" / folder).chmod(0o770)
+    answer = builder.provide(WANTED)
+    assert answer[0] == "failed"
+    assert "others may write to it" in answer[1]
+    (tmp_path / "fabremote" / folder).chmod(0o755)
+    assert builder.provide(WANTED) == ("ready", python)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("folder", [".", "environments"])
+def test_an_environment_in_a_folder_of_another_user_is_not_used(
+    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    complete(monkeypatch, tmp_path)
+    os.chown(tmp_path / "fabremote" / folder, 12345, 12345)
+    answer = builder.provide(WANTED)
+    assert answer[0] == "failed"
+    assert "belongs to user 12345" in answer[1]
+
+
+def test_a_link_to_the_cache_is_used_unless_another_user_made_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = complete(monkeypatch, tmp_path)
+    link = tmp_path / "fabremote"
+    link.rename(tmp_path / "scratch")
+    link.symlink_to(tmp_path / "scratch")
+    assert builder.provide(WANTED) == ("ready", python)
+    if os.geteuid() == 0:
+        os.lchown(link, 12345, 12345)
+        answer = builder.provide(WANTED)
+        assert answer[0] == "failed"
+        assert "a link that belongs to user 12345" in answer[1]
+
+
+WANTED: dict[str, Any] = {
+    "requirements": ("tinyone",),
+    "constraints": (),
+    "options": (),
+    "cache_dir": None,
+    "wheels": None,
+}
+
+
+def complete(monkeypatch: pytest.MonkeyPatch, cache: Path) -> str:
+    """What stands for a complete environment; the path of its interpreter."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    (cache / "fabremote" / "environments").mkdir(parents=True)
+    for each in (cache / "fabremote", cache / "fabremote" / "environments"):
+        each.chmod(0o700)
+    prefix = cache / "fabremote" / "environments" / builder.key_of(WANTED)
+    (prefix / "bin").mkdir(parents=True)
+    prefix.chmod(0o700)
+    python = prefix / "bin" / "python"
+    python.symlink_to(sys.executable)
+    (prefix / builder.COMPLETE).touch()
+    return str(python)
+
+
+@pytest.mark.parametrize("folder", ["wheels", "wheels/0123"])
+def test_wheels_that_others_may_write_to_are_not_installed(folder: str, tmp_path: Path) -> None:
+    stored = tmp_path / "wheels" / "0123"
+    stored.mkdir(parents=True)
+    for each in (tmp_path, tmp_path / "wheels", stored):
+        each.chmod(0o700)
+    made = tmp_path / "made"
+    made.mkdir()
+    wanted = {**WANTED, "cache_dir": str(tmp_path), "wheels": [("0123", "a.whl")]}
+    assert installers.what(wanted, str(made), {})[:2] == ["--no-index", "--no-deps"]
+    (tmp_path / folder).chmod(0o777)
+    with pytest.raises(folders.Failed, match="others may write to it"):
+        installers.what(wanted, str(made), {})
+
+
 def test_environments_are_removed_by_age(
     python: Callable[..., Any], local: Any, fast: dict[str, str], tmp_path: Path
 ) -> None:

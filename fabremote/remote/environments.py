@@ -63,6 +63,7 @@ def ready(path):
         noted = os.stat(note).st_mtime
     except OSError:
         return None
+    folders.check_private(os.path.dirname(path))
     folders.check_owner(path)
     if not os.access(python, os.X_OK):
         return None

@@ -80,6 +80,9 @@ def what(wanted, path, settings):
     arguments = []
     if wanted["wheels"]:
         stored = folders.folder(wanted["cache_dir"], "wheels")
+        folders.check_private(stored)
+        for digest, _ in wanted["wheels"]:
+            folders.check_owner(os.path.join(stored, digest))
         lines = [os.path.join(stored, digest, name) for digest, name in wanted["wheels"]]
         arguments = ["--no-index", "--no-deps"]
     arguments += ["-r", write(path, "requirements.txt", lines)]
