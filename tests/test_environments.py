@@ -976,7 +976,8 @@ def test_what_is_not_honoured_in_a_file_is_refused(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"requires": "numpy"}, ValueError, r"requires=\['numpy'\]"),
+        ({"requires": "six"}, ValueError, r"^requires='six': .* list: requires=\['six'\]"),
+        ({"requires": "x @ https://h/y"}, ValueError, r"requires=\['x @ https://h/y'\]"),
         ({"requires": 7}, TypeError, "must be a list"),
         ({"requires": b"x"}, TypeError, "must be a list"),
         ({"requires": [7]}, TypeError, "must be a str"),
@@ -1010,3 +1011,26 @@ def test_a_file_is_read_again_only_if_it_has_changed(
     monkeypatch.undo()
     file.write_text("second\n")
     assert parse(file) == Requirements(("second",), origin=str(file))
+        ("x @ https://h/x-1.0.tar.gz", "x @ https://h/x-1.0.tar.gz"),
+        ("x@https://h/x.zip", "x @ https://h/x.zip"),
+        (
+            "x @ https://h/x-1.0-py3-none-any.whl ; python_version > '3'",
+            "x @ https://h/x-1.0-py3-none-any.whl ; python_version > '3'",
+        ),
+        ("https://h/x.whl ;  os_name=='posix'", "https://h/x.whl ; os_name=='posix'"),
+        (
+            'x; (os_name=="a"or python_version not in "3.8, 3.9") and sys_platform ~= "l-x"',
+            'x; (os_name=="a"or python_version not in "3.8, 3.9") and sys_platform ~= "l-x"',
+        ),
+        ("x @ x-1.0.tar.gz", "made on another"),
+        ("x @ https://h/x.whl; os_name == 'a'", "no requirement"),
+        ("x; python_version > '3' --config-settings=a=b", "must be a marker"),
+        ("x; python_version > '3' -C a=b", "must be a marker"),
+        ("x; python_version > '3 -C a=b'", "must be a marker"),
+        ("x; python_version > '3' # y", "must be a marker"),
+        ("x; python_version > '3 # y'", "must be a marker"),
+        ("x; python_version > '3' \\", "must be a marker"),
+        ("x; " + 200 * "a" + "?", "must be a marker"),
+        ("x @ https://h/x.whl ; os_name == 'a' \\", "must be a marker"),
+        ("x @ https://h/x.whl\\", "no requirement"),
+        ("https://h/x.whl\\", "no requirement"),
