@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import sys
@@ -124,6 +125,11 @@ def release(path, fd):
     """Give a lock back."""
     os.unlink(path + ".lock")
     os.close(fd)
+
+
+def masked(text):
+    """Return text with the passwords in its URLs masked."""
+    return re.sub(r"(?<=//)[^/\s:]*:[^/\s]*@|(?<=http://|ttps://)[^/\s]*@", "****@", text)
 
 
 def say(text):
