@@ -38,7 +38,7 @@ from fabremote.exceptions import EnvironmentBuildError, RemoteInterpreterMissing
 from fabremote.interpreter import Host, Interpreter, Prepared
 from fabremote.option_values import LONGEST
 from fabremote.options import Options, resolve
-from fabremote.printing import printable
+from fabremote.printing import masked, printable
 from fabremote.requirements import Requirements
 from fabremote.streams import local_stream
 
@@ -60,6 +60,8 @@ def load(sources, module, name):
 """
 # How much of a log an error's message has, in lines; all that was kept is in its `log`.
 SHOWN = 15
+# How much of a failure's reason and log is kept, in characters, and how long a path may be.
+LONGEST_WHY, LONGEST_LOG, LONGEST_PATH = 2000, 1 << 16, 4096
 # How much of a wheel is sent at once, in bytes.
 PIECE = 8 << 20
 _TAG = re.compile(r"[a-z0-9_]{1,80}")
@@ -152,7 +154,16 @@ def clean(python: Interpreter, days: float = 0) -> list[str]:
     host, options = python._host, resolve(python._host.context, python._given)
     function = RemoteFunction("environments", "clean")
     answer = _call(host, _base(options), function, options.cache_dir, days * 86400.0)
-    return [printable(str(name)) for name in answer or []]
+    if type(answer) is not list or not all(type(name) is str for name in answer):
+        raise EnvironmentBuildError(
+            f"What {host.label} answers can't be understood: which environments it removed is "
+            "not known. List the folder environments/ of its cache_dir to see what is left."
+        )
+    return [printable(name) for name in answer]
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith("/") and 1 < len(text) <= LONGEST_PATH and text.isprintable()
 
 
 def _call(host: Host, options: Options, function: RemoteFunction, *args: Any) -> Any:
@@ -174,7 +185,7 @@ class _Builder:
         if answer == ("wheels",):
             answer = self._provide(self._send_wheels())
         found = answer[1] if type(answer) is tuple and len(answer) == 2 else None
-        if type(found) is not str or answer[0] != "ready" or not re.fullmatch("/.+", found):
+        if type(found) is not str or answer[0] != "ready" or not _is_path(found):
             raise self._failure("what the host answers can't be understood", "")
         return found
 
@@ -196,7 +207,7 @@ class _Builder:
         return answer
 
     def _failure(self, why: str, log: str) -> EnvironmentBuildError:
-        why, log = printable(why), printable(log)
+        why, log = masked(printable(why[:LONGEST_WHY])), masked(printable(log[-LONGEST_LOG:]))
         message = (
             f"There is no environment with {self._requires} on {self._host.label}: "
             f"{why.removesuffix('.')}."
@@ -217,8 +228,10 @@ class _Builder:
             self._download(Facts(facts, self._failure), Path(folder))
             files = {_digest(path): path for path in sorted(Path(folder).glob("*.whl"))}
             missing = self._ask("wheels", "missing", self._options.cache_dir, list(files))
+            if type(missing) is not list:
+                raise self._failure("what the host answers of its wheels can't be understood", "")
             for digest, path in files.items():
-                if digest in list(missing):
+                if digest in missing:
                     self._send(digest, path)
             return [(digest, path.name) for digest, path in files.items()]
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_PASSWORD = re.compile(r"(?<=//)[^/\s:]*:[^/\s]*@|(?<=http://|ttps://)[^/\s]*@")
+
 
 def printable(text: str) -> str:
     """Return a host's text for a message, its control characters shown, not obeyed."""
@@ -11,8 +15,13 @@ def printable(text: str) -> str:
     )
 
 
+def masked(text: str) -> str:
+    """Return a text with the passwords in its URLs masked; a lone name counts for HTTP only."""
+    return _PASSWORD.sub("****@", text)
+
+
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-__all__ = ["printable"]
+__all__ = ["masked", "printable"]

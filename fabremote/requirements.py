@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fabremote.printing import masked
 from fabremote.python_versions import clauses, holds
 
 # Of a requirements file, by their long names: whether each takes a value.
@@ -44,7 +45,10 @@ _SHORT = {
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _REQUIREMENT = re.compile(rf"({_NAME})\s*(?:\[([^\[\]]*)\])?\s*(.*)", re.DOTALL)
 _SPECIFIER = re.compile(r"(===|==|~=|!=|<=|>=|<|>)\s*([A-Za-z0-9.*+!_-]+)")
-_URL = re.compile(r"(?:(?:git|hg|svn|bzr)\+)?(?:https?|ssh)://\S+")
+_URL = re.compile(r"(?:(?:git|hg|svn|bzr)\+)?(?:https?|ssh)://[^\s\\]+")
+# What pip and uv would take for an option, a comment or a line's continuation is none of it.
+_TEXT = r"""'(?:(?!\s[-#])[^'\\])*'|"(?:(?!\s[-#])[^"\\])*\""""
+_MARKER = re.compile(rf"(?:[A-Za-z_][\w.]*(?![\w.])|{_TEXT}|[=!<>~]{{1,3}}(?![=!<>~])|[()\s])+")
 _HASH = re.compile(r"hash=(sha256|sha384|sha512):[0-9a-f]+")
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tgz")
 
@@ -68,7 +72,7 @@ class Requirements:
     def __str__(self) -> str:
         if self.origin:
             return self.origin
-        return ", ".join(self.lines[:5]) + (", ..." if len(self.lines) > 5 else "")
+        return masked(", ".join(self.lines[:5])) + (", ..." if len(self.lines) > 5 else "")
 
     def admits(self, version: Sequence[int]) -> bool:
         """Return whether this version of Python, such as (3, 12, 1), is allowed."""
@@ -83,7 +87,7 @@ def parse(value: object) -> Requirements | None:
     if value is None:
         return None
     if isinstance(value, (str, os.PathLike)):
-        return _from_file(Path(os.fspath(value)))
+        return _from_file(os.fspath(value))
     if not isinstance(value, Iterable) or isinstance(value, (bytes, dict)):
         raise TypeError(
             f"requires={value!r} must be a list of requirements, such as ['numpy>=2'], or the "
@@ -101,21 +105,24 @@ def check_wheels(found: Requirements, wheels: str | None) -> None:
     for option in found.options:
         if wheels != "local" and option.startswith("--find-links") and "://" not in option:
             raise ValueError(
-                f"{found.origin}: {option!r} is a folder of this machine, which the host doesn't "
-                "see. Give wheels='local', to send what is needed of it; or name a URL."
+                f"{found.origin}: {masked(option)!r} is a folder of this machine, which "
+                "the host doesn't see. Give wheels='local', to send what is needed of it; or "
+                "name a URL."
             )
     for line in found.lines:
-        url = line.rpartition(" ; ")[0] or line
+        url = line.partition(" ; ")[0].partition(" --hash=")[0]
         if wheels == "local" and "://" in url and not url.partition("#")[0].endswith(".whl"):
             raise ValueError(
-                f"requires: {line!r} must be built, and with wheels='local' only wheels travel. "
-                "Build a wheel of it, and name its folder with --find-links."
+                f"requires: {masked(line)!r} must be built, and with wheels='local' only "
+                "wheels travel. Build a wheel of it, and name its folder with --find-links."
             )
 
 
 @functools.lru_cache(256)
 def _from_list(items: tuple[str, ...]) -> Requirements:
-    return Requirements(_sorted(requirement(item, f"requires={list(items)!r}") for item in items))
+    return Requirements(
+        _sorted(requirement(item, masked(f"requires={list(items)!r}")) for item in items)
+    )
 
 
 def _sorted(lines: Iterable[str]) -> tuple[str, ...]:
@@ -124,17 +131,20 @@ def _sorted(lines: Iterable[str]) -> tuple[str, ...]:
 
 # Files
 
+# What an error about the value of ``requires=`` itself begins with.
+_GIVEN = "requires="
 # By path: the state of each file that was read, and what it said.
 _read: dict[Path, tuple[dict[Path, tuple[int, ...]], Requirements]] = {}
 
 
-def _from_file(path: Path) -> Requirements:
+def _from_file(given: str) -> Requirements:
     """Return what a file asks for; it is read again if it or one it includes has changed."""
-    whole = Path(os.path.abspath(path.expanduser()))
+    whole = Path(os.path.abspath(Path(given).expanduser()))
     known = _read.get(whole)
     if known is None or any(_state(one) != state for one, state in known[0].items()):
         states: dict[Path, tuple[int, ...]] = {}
-        found = _from_script(whole, states) if path.suffix == ".py" else _from_text(whole, states)
+        reading = _from_script if whole.suffix == ".py" else _from_text
+        found = reading(whole, states, f"{_GIVEN}{given!r}")
         known = _read[whole] = states, found
     return known[1]
 
@@ -152,17 +162,17 @@ def _text(path: Path, states: dict[Path, tuple[int, ...]], where: str) -> str:
     try:
         return path.read_text("utf-8-sig")
     except FileNotFoundError:
-        hint = f" For a requirement, give a list: requires=[{path.name!r}]."
-        raise ValueError(
-            f"{where}: there is no file {str(path)!r} here.{hint if where == 'requires=' else ''}"
-        ) from None
+        message = f"{where}: there is no file {str(path)!r} here."
+        if where.startswith(_GIVEN):
+            message += f" A requirement goes into a list: requires=[{where[len(_GIVEN) :]}]."
+        raise ValueError(masked(message)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{where}: {str(path)!r} can't be read: {error}.") from None
 
 
-def _from_text(path: Path, states: dict[Path, tuple[int, ...]]) -> Requirements:
+def _from_text(path: Path, states: dict[Path, tuple[int, ...]], where: str) -> Requirements:
     reader = _Reader(states)
-    reader.read(path, reader.lines, "requires=")
+    reader.read(path, reader.lines, where)
     lines, constraints = _sorted(reader.lines), _sorted(reader.constraints)
     return Requirements(lines, constraints, tuple(reader.options), origin=str(path))
 
@@ -196,7 +206,7 @@ class _Reader:
         value = match[2].strip() if match else ""
         if name in ("--requirement", "--constraint"):
             if "://" in value or not value:
-                raise ValueError(f"{where}: {line!r} must name a file of this machine.")
+                raise ValueError(f"{where}: {masked(line)!r} must name a file of this machine.")
             target = Path(os.path.normpath(path.parent / value))
             self.read(target, into if name == "--requirement" else self.constraints, where)
             return
@@ -207,10 +217,12 @@ class _Reader:
         takes = OPTIONS.get(name)
         if takes is None:
             known = ", ".join(["-r", "-c", *OPTIONS])
-            raise ValueError(f"{where}: the option {line!r} isn't honoured; these are: {known}.")
+            raise ValueError(
+                f"{where}: the option {masked(line)!r} isn't honoured; these are: {known}."
+            )
         if takes != bool(value) or re.search(r"[\s'\"\\]|[^ -~]", value):
             needs = "needs one value, without spaces or quotes" if takes else "takes no value"
-            raise ValueError(f"{where}: {line!r}: {name} {needs}.")
+            raise ValueError(f"{where}: {masked(line)!r}: {name} {needs}.")
         option = f"{name} {value}" if takes else name
         if name == "--index-url":
             # The last one counts.
@@ -239,8 +251,8 @@ def _with_hashes(line: str, where: str) -> str:
     for option in options:
         if not _HASH.fullmatch(option.strip()):
             raise ValueError(
-                f"{where}: the option '--{option.strip()}' of a requirement isn't honoured; "
-                "only --hash=sha256:..., sha384 and sha512 are."
+                f"{where}: the option '--{masked(option.strip())}' of a requirement isn't "
+                "honoured; only --hash=sha256:..., sha384 and sha512 are."
             )
     return " --".join([requirement(text, where), *sorted(option.strip() for option in options)])
 
@@ -248,9 +260,9 @@ def _with_hashes(line: str, where: str) -> str:
 # Scripts
 
 
-def _from_script(path: Path, states: dict[Path, tuple[int, ...]]) -> Requirements:
+def _from_script(path: Path, states: dict[Path, tuple[int, ...]], where: str) -> Requirements:
     """Return what the ``# /// script`` block of a Python file asks for."""
-    block = _block(_text(path, states, "requires="), path)
+    block = _block(_text(path, states, where), path)
     # tomllib is new in 3.11.
     toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
@@ -298,17 +310,17 @@ def requirement(text: str, where: str) -> str:
     """Return a requirement normalised, or raise ValueError saying what is wrong with it."""
     whole = text.strip()
     if not whole.isprintable():
-        raise ValueError(f"{where}: {text!r} must be one line of text.")
+        raise ValueError(f"{where}: {masked(text)!r} must be one line of text.")
     if whole.startswith("-"):
         raise ValueError(
-            f"{where}: {text!r} is an option, not a requirement. Options of the index go into a "
-            "requirements file: requires='requirements.txt'."
+            f"{where}: {masked(text)!r} is an option, not a requirement. Options of the index "
+            "go into a requirements file: requires='requirements.txt'."
         )
-    if _URL.fullmatch(whole):
-        return whole
-    if _is_path(whole):
-        raise ValueError(_local(where, text))
+    if _URL.match(whole):
+        return _direct(whole, where, text)
     match = _REQUIREMENT.fullmatch(whole)
+    if _is_path(whole) and not (match and match[3].startswith("@")):
+        raise ValueError(_local(where, text))
     if match is None:
         raise ValueError(_malformed(where, text))
     name = re.sub(r"[-_.]+", "-", match[1]).lower()
@@ -318,12 +330,12 @@ def requirement(text: str, where: str) -> str:
     if extras:
         name += f"[{','.join(extras)}]"
     if match[3].startswith("@"):
-        return name + _direct(match[3][1:].strip(), where, text)
+        return f"{name} @ {_direct(match[3][1:].strip(), where, text)}"
     rest, semicolon, marker = match[3].partition(";")
     specifiers = _specifiers(rest)
-    if specifiers is None or (semicolon and not marker.strip()):
+    if specifiers is None:
         raise ValueError(_malformed(where, text))
-    return name + specifiers + (f"; {' '.join(marker.split())}" if semicolon else "")
+    return name + specifiers + (f"; {_marker(marker, where, text)}" if semicolon else "")
 
 
 def _extras(text: str | None) -> list[str]:
@@ -342,12 +354,22 @@ def _specifiers(text: str) -> str | None:
 
 
 def _direct(text: str, where: str, whole: str) -> str:
-    url, _, marker = text.partition(" ;")
-    if url.startswith("file:") or _is_path(url.strip()):
-        raise ValueError(_local(where, whole))
-    if not _URL.fullmatch(url.strip()):
-        raise ValueError(_malformed(where, whole))
-    return f" @ {url.strip()}" + (f" ; {' '.join(marker.split())}" if marker.strip() else "")
+    """Return a URL, and the marker behind it, normalised."""
+    url, semicolon, marker = (part.strip() for part in text.partition(" ;"))
+    if not _URL.fullmatch(url):
+        local = _is_path(url) and not _URL.match(url)
+        raise ValueError((_local if local else _malformed)(where, whole))
+    return url + (f" ; {_marker(marker, where, whole)}" if semicolon else "")
+
+
+def _marker(text: str, where: str, whole: str) -> str:
+    text = " ".join(text.split())
+    if not _MARKER.fullmatch(text):
+        raise ValueError(
+            f"{_malformed(where, whole)} Behind the semicolon there must be a marker, such as "
+            "\"python_version >= '3.9'\"."
+        )
+    return text
 
 
 def _is_path(text: str) -> bool:
@@ -357,14 +379,14 @@ def _is_path(text: str) -> bool:
 
 def _local(where: str, text: str) -> str:
     return (
-        f"{where}: {text.strip()!r} is a file or folder of one machine, and the environment is "
-        "made on another. Name it by an index or URL; or build a wheel of it here, and give "
-        "wheels='local' with a requirements file that has '--find-links FOLDER'."
+        f"{where}: {masked(text.strip())!r} is a file or folder of one machine, and the "
+        "environment is made on another. Name it by an index or URL; or build a wheel of it "
+        "here, and give wheels='local' with a requirements file that has '--find-links FOLDER'."
     )
 
 
 def _malformed(where: str, text: str) -> str:
-    return f"{where}: {text.strip()!r} is no requirement; one looks like 'numpy>=2,<3'."
+    return f"{where}: {masked(text.strip())!r} is no requirement; one looks like 'numpy>=2,<3'."
 
 
 __all__ = ["Requirements", "check_wheels", "parse", "requirement"]

@@ -476,6 +476,86 @@ def test_what_others_own_or_may_write_to_is_not_used(
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", [".", "environments"])
+def test_an_environment_in_a_folder_that_others_may_write_to_is_not_used(
+    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = complete(monkeypatch, tmp_path)
+    assert builder.provide(WANTED) == ("ready", python)
+    (tmp_path / "fabremote" / folder).chmod(0o770)
+    answer = builder.provide(WANTED)
+    assert answer[0] == "failed"
+    assert "others may write to it" in answer[1]
+    (tmp_path / "fabremote" / folder).chmod(0o755)
+    assert builder.provide(WANTED) == ("ready", python)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("folder", [".", "environments"])
+def test_an_environment_in_a_folder_of_another_user_is_not_used(
+    folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    complete(monkeypatch, tmp_path)
+    os.chown(tmp_path / "fabremote" / folder, 12345, 12345)
+    answer = builder.provide(WANTED)
+    assert answer[0] == "failed"
+    assert "belongs to user 12345" in answer[1]
+
+
+def test_a_link_to_the_cache_is_used_unless_another_user_made_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = complete(monkeypatch, tmp_path)
+    link = tmp_path / "fabremote"
+    link.rename(tmp_path / "scratch")
+    link.symlink_to(tmp_path / "scratch")
+    assert builder.provide(WANTED) == ("ready", python)
+    if os.geteuid() == 0:
+        os.lchown(link, 12345, 12345)
+        answer = builder.provide(WANTED)
+        assert answer[0] == "failed"
+        assert "a link that belongs to user 12345" in answer[1]
+
+
+WANTED: dict[str, Any] = {
+    "requirements": ("tinyone",),
+    "constraints": (),
+    "options": (),
+    "cache_dir": None,
+    "wheels": None,
+}
+
+
+def complete(monkeypatch: pytest.MonkeyPatch, cache: Path) -> str:
+    """What stands for a complete environment; the path of its interpreter."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    (cache / "fabremote" / "environments").mkdir(parents=True)
+    for each in (cache / "fabremote", cache / "fabremote" / "environments"):
+        each.chmod(0o700)
+    prefix = cache / "fabremote" / "environments" / builder.key_of(WANTED)
+    (prefix / "bin").mkdir(parents=True)
+    prefix.chmod(0o700)
+    python = prefix / "bin" / "python"
+    python.symlink_to(sys.executable)
+    (prefix / builder.COMPLETE).touch()
+    return str(python)
+
+
+@pytest.mark.parametrize("folder", ["wheels", "wheels/0123"])
+def test_wheels_that_others_may_write_to_are_not_installed(folder: str, tmp_path: Path) -> None:
+    stored = tmp_path / "wheels" / "0123"
+    stored.mkdir(parents=True)
+    for each in (tmp_path, tmp_path / "wheels", stored):
+        each.chmod(0o700)
+    made = tmp_path / "made"
+    made.mkdir()
+    wanted = {**WANTED, "cache_dir": str(tmp_path), "wheels": [("0123", "a.whl")]}
+    assert installers.what(wanted, str(made), {})[:2] == ["--no-index", "--no-deps"]
+    (tmp_path / folder).chmod(0o777)
+    with pytest.raises(folders.Failed, match="others may write to it"):
+        installers.what(wanted, str(made), {})
+
+
 def test_environments_are_removed_by_age(
     python: Callable[..., Any], local: Any, fast: dict[str, str], tmp_path: Path
 ) -> None:
@@ -631,7 +711,19 @@ def test_versions_of_macos_take_the_wheels_of_older_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [None, ("ready", 7), ("ready", "/a\nb"), ("ready", "a"), ("failed",), ("x", "/y")]
+    "answer",
+    [
+        None,
+        ("ready", 7),
+        ("ready", "/a\nb"),
+        ("ready", "/a\x1b[2J"),
+        ("ready", "/a\0"),
+        ("ready", "/\udcff"),
+        ("ready", "/" + 5000 * "a"),
+        ("ready", "a"),
+        ("failed",),
+        ("x", "/y"),
+    ],
 )
 def test_what_a_host_answers_is_checked(
     answer: Any, python: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
@@ -660,6 +752,37 @@ def test_what_a_host_says_of_its_wheels_is_checked(name: str, value: Any) -> Non
         environments.Facts({**good, name: value}, EnvironmentBuildError)
 
 
+def test_a_failure_that_a_host_tells_is_cut_and_harmless(
+    python: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = "failed", "\x1b[2J" + 10**6 * "y", 10**6 * "x" + "\x1b[2J"
+    monkeypatch.setattr(environments, "_call", lambda *args: answer)
+    with pytest.raises(EnvironmentBuildError, match=r"\\x1b\[2Jyyy") as caught:
+        python("tinyone").call(abs, -1)
+    assert len(str(caught.value)) < 70_000
+    assert len(caught.value.log) < 70_000
+    assert "\x1b" not in str(caught.value) + caught.value.log
+
+
+@pytest.mark.parametrize("answer", [5, None, [7], "ab"])
+def test_what_a_host_says_it_removed_is_checked(
+    answer: Any, local: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_call", lambda *args: answer)
+    with pytest.raises(EnvironmentBuildError, match="can't be understood"):
+        environments.clean(local.python())
+
+
+def test_what_another_process_removes_meanwhile_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "environments").mkdir()
+    (tmp_path / "wheels").mkdir()
+    monkeypatch.setattr(os, "listdir", lambda path: ["gone"])
+    monkeypatch.setattr(os.path, "isdir", lambda path: True)
+    assert builder.clean(str(tmp_path), 0.0) == []
+
+
 def test_a_wheel_that_arrives_damaged_is_not_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -682,6 +805,76 @@ def test_uv_is_used_only_where_it_does_what_pip_would(
     assert installers.find_uv(wanted, {"proxy": "x"}) is None
     assert installers.find_uv({"options": ["--no-index"]}, {}) == str(programs / "uv")
     assert installers.find_uv({"options": ["--prefer-binary"]}, {}) is None
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_of_several_indexes_the_newest_version_is_taken(
+    installer: str, local: Any, env: dict[str, str], fast: dict[str, str], tmp_path: Path
+) -> None:
+    make_wheel(tmp_path / "older", "tinyone", "1.5")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "uv.toml").write_text("[pip]\nexclude-newer = '2001-01-01'\n")
+    file = tmp_path / "requirements.txt"
+    with serving(tmp_path / "older") as older:
+        file.write_text(f"--extra-index-url {older.url}\ntinyone\n")
+        env = fast if installer == "uv" else env
+        py = local.python(python=sys.executable, requires=file, env=env, hide=True)
+        assert py.call(imported, "tinyone")[0] == "2.0"
+
+
+def test_wheels_from_here_of_requirements_with_hashes_are_installed(
+    python: Callable[..., Any], offline: dict[str, str], index: Index, tmp_path: Path
+) -> None:
+    good = index.page("tinyone").partition("2.0-py3")[2].partition("sha256=")[2][:64]
+    file = tmp_path / "requirements.txt"
+    file.write_text(f"tinyone==2.0 --hash=sha256:{good}\n")
+    py = python(requires=file, env=offline, wheels="local")
+    assert py.call(imported, "tinyone")[0] == "2.0"
+
+
+# Passwords
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x @ https://u:s3cret@h/x.whl", "x @ https://****@h/x.whl"),
+        ("x @ https://s3cret@h/x.whl", "x @ https://****@h/x.whl"),
+        ("x @ git+http://u:s3@cret@h/x@v1", "x @ git+http://****@h/x@v1"),
+        ("git+ssh://git:s3cret@h/x.git@v1", "git+ssh://****@h/x.git@v1"),
+        ("git+ssh://git@h/x.git@v1", "git+ssh://git@h/x.git@v1"),
+        ("https://h:8080/x@v1", "https://h:8080/x@v1"),
+    ],
+)
+def test_passwords_are_masked(text: str, shown: str) -> None:
+    assert str(parse([text])) == folders.masked(text) == shown
+    with pytest.raises(ValueError, match="no requirement") as caught:
+        parse([text, f"{text} ; ?"])
+    assert "s3" not in str(caught.value)
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_passwords_are_neither_shown_nor_kept(
+    installer: str,
+    local: Any,
+    env: dict[str, str],
+    fast: dict[str, str],
+    index: Index,
+    tmp_path: Path,
+) -> None:
+    env = fast if installer == "uv" else env
+    base = index.url.replace("/simple", "").replace("//", "//user:s3cret@")
+    limits, file = tmp_path / "limits.txt", tmp_path / "requirements.txt"
+    limits.write_text("tinyone<3\n")
+    file.write_text(f"-c limits.txt\ntinyone @ {base}/files/tinyone-2.0-py3-none-any.whl\n")
+    err = io.StringIO()
+    py = local.python(python=sys.executable, requires=file, env=env, err_stream=err)
+    _, prefix = py.call(imported, "tinyone")
+    assert "****@127.0.0.1" in err.getvalue()
+    assert "s3cret" not in err.getvalue()
+    kept = sorted(path.name for path in Path(prefix).iterdir() if path.is_file())
+    assert not {"requirements.txt", "constraints.txt"} & {*kept}
+    assert "s3cret" not in (Path(prefix) / "fabremote.json").read_text()
 
 
 def test_settings_that_would_install_elsewhere_are_refused(
@@ -829,6 +1022,17 @@ def test_versions_are_compared(text: str, version: tuple[int, int, int], fits: b
         ("x @ git+https://h/x ; os_name=='posix'", "x @ git+https://h/x ; os_name=='posix'"),
         ("git+ssh://git@h/x.git@v1", "git+ssh://git@h/x.git@v1"),
         ("x===1.0+local", "x===1.0+local"),
+        ("x @ https://h/x-1.0.tar.gz", "x @ https://h/x-1.0.tar.gz"),
+        ("x@https://h/x.zip", "x @ https://h/x.zip"),
+        (
+            "x @ https://h/x-1.0-py3-none-any.whl ; python_version > '3'",
+            "x @ https://h/x-1.0-py3-none-any.whl ; python_version > '3'",
+        ),
+        ("https://h/x.whl ;  os_name=='posix'", "https://h/x.whl ; os_name=='posix'"),
+        (
+            'x; (os_name=="a"or python_version not in "3.8, 3.9") and sys_platform ~= "l-x"',
+            'x; (os_name=="a"or python_version not in "3.8, 3.9") and sys_platform ~= "l-x"',
+        ),
     ],
 )
 def test_requirements_are_normalised(text: str, normal: str) -> None:
@@ -859,6 +1063,18 @@ def test_equal_requirements_are_equal() -> None:
         ("x-1.0-py3-none-any.whl", "made on another"),
         ("x @ file:///x.whl", "made on another"),
         ("x @ ./x", "made on another"),
+        ("x @ x-1.0.tar.gz", "made on another"),
+        ("x @ https://h/x.whl; os_name == 'a'", "no requirement"),
+        ("x; python_version > '3' --config-settings=a=b", "must be a marker"),
+        ("x; python_version > '3' -C a=b", "must be a marker"),
+        ("x; python_version > '3 -C a=b'", "must be a marker"),
+        ("x; python_version > '3' # y", "must be a marker"),
+        ("x; python_version > '3 # y'", "must be a marker"),
+        ("x; python_version > '3' \\", "must be a marker"),
+        ("x; " + 200 * "a" + "?", "must be a marker"),
+        ("x @ https://h/x.whl ; os_name == 'a' \\", "must be a marker"),
+        ("x @ https://h/x.whl\\", "no requirement"),
+        ("https://h/x.whl\\", "no requirement"),
     ],
 )
 def test_what_is_no_requirement_is_refused(text: str, message: str) -> None:
@@ -897,7 +1113,8 @@ def test_what_is_not_honoured_in_a_file_is_refused(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"requires": "numpy"}, ValueError, r"requires=\['numpy'\]"),
+        ({"requires": "six"}, ValueError, r"^requires='six': .* list: requires=\['six'\]"),
+        ({"requires": "x @ https://h/y"}, ValueError, r"requires=\['x @ https://h/y'\]"),
         ({"requires": 7}, TypeError, "must be a list"),
         ({"requires": b"x"}, TypeError, "must be a list"),
         ({"requires": [7]}, TypeError, "must be a str"),

@@ -63,6 +63,7 @@ def ready(path):
         noted = os.stat(note).st_mtime
     except OSError:
         return None
+    folders.check_private(os.path.dirname(path))
     folders.check_owner(path)
     if not os.access(python, os.X_OK):
         return None
@@ -97,13 +98,15 @@ def make(wanted, home, path):
 
 def fill(wanted, path, held):
     """Make the environment, and note that it is complete."""
-    listed = ", ".join(wanted["requirements"]) or "no packages"
+    # What is shown and noted has no passwords.
+    lines = [folders.masked(line) for line in wanted["requirements"]]
+    listed = ", ".join(lines) or "no packages"
     folders.say("making an environment in %s, of %s, with %s" % (path, sys.executable, listed))
     started = time.time()
     python = installers.install(wanted, path, held)
     note = os.path.join(path, COMPLETE)
     with open(note + ".new", "w") as stream:
-        json.dump({"requirements": wanted["requirements"], "python": sys.version}, stream)
+        json.dump({"requirements": lines, "python": sys.version}, stream)
     os.rename(note + ".new", note)
     folders.say("made in %.1f s" % (time.time() - started))
     return python
@@ -130,7 +133,7 @@ def clean(cache_dir, age):
         there = os.path.isdir(path)
         if name.endswith(".gone"):
             shutil.rmtree(path, ignore_errors=True)
-        elif not there or time.time() - used(path) >= age:
+        elif not there or idle(path, COMPLETE) >= age:
             held = folders.lock(path, wait=False)
             if held is not None:
                 folders.discard(path)
@@ -139,14 +142,19 @@ def clean(cache_dir, age):
     stored = folders.folder(cache_dir, "wheels")
     for name in sorted(os.listdir(stored)) if os.path.isdir(stored) else []:
         path = os.path.join(stored, name)
-        if time.time() - os.stat(path).st_mtime >= max(age, NOTED):
+        if idle(path) >= max(age, NOTED):
             shutil.rmtree(path, ignore_errors=True)
     return removed
 
 
-def used(path):
-    """Return when an environment was last used, as seconds since the epoch, about."""
-    try:
-        return os.stat(os.path.join(path, COMPLETE)).st_mtime
-    except FileNotFoundError:
-        return os.stat(path).st_mtime
+def idle(path, *names):
+    """Return for how many seconds a folder hasn't been used, by a file in it or by itself.
+
+    -1 if another process has removed it meanwhile.
+    """
+    for each in [os.path.join(path, name) for name in names] + [path]:
+        try:
+            return time.time() - os.stat(each).st_mtime
+        except FileNotFoundError:
+            pass
+    return -1

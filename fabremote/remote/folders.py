@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import re
 import shutil
+import stat
 import sys
 import time
 
@@ -49,15 +51,24 @@ def make_private(path):
             os.makedirs(each, 0o700, exist_ok=True)
     except OSError as error:
         raise nowhere(path, error.strerror)
-    check_owner(path)
-    check_owner(os.path.dirname(path))
+    check_private(path)
     if not os.access(path, os.W_OK | os.X_OK):
         raise nowhere(path, "it can't be written to")
 
 
+def check_private(path):
+    """Refuse a folder of the cache if others could have filled or replaced it."""
+    check_owner(os.path.dirname(path))
+    check_owner(path)
+
+
 def check_owner(path):
-    """Refuse a folder in which others could have put code."""
-    found = os.stat(path)
+    """Refuse a folder in which others could have put code, and a link that they made."""
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        if found.st_uid not in (0, os.geteuid()):
+            raise nowhere(path, "it is a link that belongs to user %d" % found.st_uid)
+        found = os.stat(path)
     if found.st_uid not in (0, os.geteuid()):
         raise nowhere(path, "it belongs to user %d" % found.st_uid)
     if found.st_mode & 0o022:
@@ -114,6 +125,11 @@ def release(path, fd):
     """Give a lock back."""
     os.unlink(path + ".lock")
     os.close(fd)
+
+
+def masked(text):
+    """Return text with the passwords in its URLs masked."""
+    return re.sub(r"(?<=//)[^/\s:]*:[^/\s]*@|(?<=http://|ttps://)[^/\s]*@", "****@", text)
 
 
 def say(text):

@@ -11,6 +11,7 @@ import sys
 from . import folders
 
 LOG = 64 << 10
+LISTS = ("requirements.txt", "constraints.txt")
 # Variables that would have an installer put packages elsewhere, think that it has them, or fail.
 MISLEADING = (
     "PIP_PREFIX",
@@ -24,6 +25,8 @@ MISLEADING = (
 )
 # Options of a requirements file that uv does as pip does.
 FOR_UV = "--index-url --extra-index-url --find-links --no-index --no-binary --only-binary"
+# Of all indexes the newest version, whatever a uv.toml says in a folder above or the user's own.
+AS_PIP = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_CONFIG": "1"}
 # Settings of pip that mean nothing for what is installed.
 IDLE = """
 break-system-packages cache-dir default-timeout disable-pip-version-check log no-cache-dir no-color
@@ -52,11 +55,12 @@ def install(wanted, path, held):
     python = os.path.join(path, "bin", "python")
     os.mkdir(path, 0o700)
     if uv:
+        env.update(AS_PIP)
         if "cert" in settings:
             env.setdefault("SSL_CERT_FILE", settings["cert"])
         command = [uv, "venv", "--allow-existing", "--no-project", "--python", sys.executable]
         tool = [uv, "pip", "install", "--python", python]
-        if any(" --hash=" in line for line in wanted["requirements"]):
+        if not wanted["wheels"] and any(" --hash=" in line for line in wanted["requirements"]):
             # As pip does by itself.
             tool.append("--require-hashes")
     else:
@@ -70,6 +74,10 @@ def install(wanted, path, held):
     run(command + [path], env, path, held)
     if wanted["requirements"]:
         run(tool + what(wanted, path, settings), env, path, held)
+        # Lines of them may have passwords.
+        for name in LISTS:
+            if os.path.exists(os.path.join(path, name)):
+                os.unlink(os.path.join(path, name))
     return python
 
 
@@ -80,11 +88,14 @@ def what(wanted, path, settings):
     arguments = []
     if wanted["wheels"]:
         stored = folders.folder(wanted["cache_dir"], "wheels")
+        folders.check_private(stored)
+        for digest, _ in wanted["wheels"]:
+            folders.check_owner(os.path.join(stored, digest))
         lines = [os.path.join(stored, digest, name) for digest, name in wanted["wheels"]]
         arguments = ["--no-index", "--no-deps"]
-    arguments += ["-r", write(path, "requirements.txt", lines)]
+    arguments += ["-r", write(path, LISTS[0], lines)]
     if wanted["constraints"] and not wanted["wheels"]:
-        arguments += ["-c", write(path, "constraints.txt", wanted["constraints"])]
+        arguments += ["-c", write(path, LISTS[1], wanted["constraints"])]
     return arguments
 
 
