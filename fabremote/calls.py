@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fabremote.agent import wire
+from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteProcessDied,
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 LOST = -1
 # The local notices to a call that runs on the session's service thread.
 CANCELLED = -2
+FLOODED = -4
+UNANSWERABLE = -5
+# The most that a call's frames may hold before they are handled, in bytes, an answer's
+# aside: the agent sends less, see wire.WINDOW.
+UNHANDLED = 8 * wire.WINDOW
+# Requests under way: one whose answer's last bytes are being sent, and the next.
+ASKED = 2
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
 TOTAL = 8
@@ -99,6 +108,12 @@ class Call:
     ) -> None:
         self.session = session
         self._provide = provide
+        self._requests: deque[bytes] = deque()
+        self._answering = threading.Lock()
+        # What was admitted of the far side's frames, by the reader, and of that handled.
+        self._admitted = self._handled = self._replied = 0
+        self._flooded = self._ended = False
+        self._unanswerable: BaseException | None = None
         self.number = number
         self.name = name
         self.timeout = options.timeout
@@ -133,22 +148,78 @@ class Call:
             stream, encoding = self._options.in_stream, self._options.encoding
             self._feeder = Feeder(stream, encoding, self._send_stdin, eof)
 
+    def admit(self, kind: int, data: Data) -> None:
+        """Take a frame from the link: no more than an agent sends."""
+        if self._ended:
+            return
+        self._ended = kind == wire.DONE
+        if self._flooded and not self._ended:
+            return
+        if kind == wire.REPLY:
+            # Of more than that, its length tells.
+            if self._replied <= self._options.max_result + TOTAL:
+                self._replied += len(data)
+                self.deliver(kind, data)
+            return
+        self._admitted += max(1, len(data))
+        if self._admitted - self._handled > UNHANDLED and not self._ended:
+            self._flooded = True
+            kind, data = FLOODED, b""
+        self.deliver(kind, data)
+
     def _to_inbox(self, kind: int, data: Data) -> None:
         self.inbox.put((kind, data))
 
     def _respond(self, text: str) -> None:
         data = text.encode(self._options.encoding)
         for start in range(0, len(data), wire.MAX_DATA):
-            self._send_stdin(data[start : start + wire.MAX_DATA])
+            piece = data[start : start + wire.MAX_DATA]
+            self.session.post(wire.frame(wire.STDIN, self.number, piece))
 
     def _send_stdin(self, data: bytes) -> None:
         self.session.send(wire.frame(wire.STDIN, self.number, data))
+
+    # What the function asks for
+
+    def _request(self, request: bytes) -> None:
+        """Have a request answered, in a thread of its own: this one minds the deadline."""
+        if len(request) > REQUEST:
+            raise self._flood()
+        with self._answering:
+            self._requests.append(request)
+            count = len(self._requests)
+        if count > ASKED:
+            raise self._flood()
+        if count == 1:
+            name = f"fabremote-answers-{self.number}"
+            threading.Thread(target=self._answer_requests, name=name, daemon=True).start()
+
+    def _answer_requests(self) -> None:
+        while self._requests and self._provide is not None:
+            try:
+                if not self.done and self._failure is None:
+                    self._send_data(self._provide(self._requests[0]))
+            except OSError:
+                pass  # The reader sees the broken link too.
+            except BaseException as error:
+                self._unanswerable = error
+                self.deliver(UNANSWERABLE, b"")
+            with self._answering:
+                self._requests.popleft()
+                if not self._requests:
+                    return
+
+    def _flood(self) -> ResultError:
+        return ResultError(
+            f"{self.name} on {self.session.label} was killed: the host sent more than its agent "
+            "does. Look whether it can be trusted."
+        )
 
     def _send_data(self, data: bytes) -> None:
         """Send the far side what it asked for."""
         view = memoryview(wire.NUMBER.pack(len(data)) + data)
         for start in range(0, len(view), wire.MAX_DATA):
-            if self.done:
+            if self.done or self._failure is not None:
                 return
             piece = bytes(view[start : start + wire.MAX_DATA])
             self.session.send(wire.frame(wire.DATA, self.number, piece))
@@ -157,6 +228,8 @@ class Call:
 
     def handle(self, kind: int, data: Data) -> None:
         """Act on one frame; afterwards ``done`` says whether it was the last."""
+        if kind > 0 and kind != wire.REPLY:
+            self._handled += max(1, len(data))
         try:
             self._handle(kind, data)
         except BaseException as error:
@@ -170,7 +243,7 @@ class Call:
             if self._consumed >= wire.WINDOW // 4:
                 credit = wire.NUMBER.pack(self._consumed)
                 self._consumed = 0
-                self.session.send(wire.frame(wire.CREDIT, self.number, credit))
+                self.session.post(wire.frame(wire.CREDIT, self.number, credit))
             self._outputs[kind].write(data)
         elif kind == wire.REPLY:
             self._answer.add(data)
@@ -179,7 +252,11 @@ class Call:
         elif kind == wire.TAKEN and self._feeder is not None:
             self._feeder.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
-            self._send_data(self._provide(bytes(data)))
+            self._request(bytes(data))
+        elif kind == UNANSWERABLE and self._unanswerable is not None:
+            self.abort(self._unanswerable)
+        elif kind == FLOODED:
+            self.abort(self._flood())
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)
@@ -190,6 +267,7 @@ class Call:
             # A call that was being killed keeps its own reason.
             if self._failure is None:
                 self._failure = self.session.loss(self.name)
+            self.session.unheard()
             self.finish()
         elif kind == CANCELLED:
             self.abort(RemoteCancelled(f"{self.name} on {self.session.label} was cancelled."))
@@ -216,6 +294,11 @@ class Call:
             f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
         )
 
+    @property
+    def killed(self) -> bool:
+        """Whether the call ends by this side's decision."""
+        return self._failure is not None
+
     def abort(self, error: BaseException) -> None:
         """Have the call killed because of ``error``, which becomes its outcome."""
         if self._failure is None:
@@ -227,8 +310,7 @@ class Call:
     def kill(self) -> None:
         """Tell the far side to kill the call and what it started."""
         if not self.done:
-            with contextlib.suppress(OSError):
-                self.session.send(wire.frame(wire.CANCEL, self.number))
+            self.session.post(wire.frame(wire.CANCEL, self.number))
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -259,22 +341,22 @@ class Call:
     def wait(self) -> Outcome:
         """Handle the call's frames in this thread until it has ended."""
         try:
-            if self._failure is None:
-                self._drain(self.deadline)
+            self._drain(self.deadline, lambda: self.done or self.killed)
             if not self.done and self._failure is None:
                 self.expire()
         except BaseException as error:
             # Ctrl-C, or another exception thrown into this thread.
             self.abort(error)
         try:
-            self._drain(time.monotonic() + LAST_WORD)
+            self._drain(time.monotonic() + LAST_WORD, lambda: self.done)
         finally:
             if not self.done:
+                self.session.unheard()
                 self.finish()
         return self.outcome()
 
-    def _drain(self, deadline: float | None) -> None:
-        while not self.done:
+    def _drain(self, deadline: float | None, ended: Callable[[], bool]) -> None:
+        while not ended():
             try:
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:

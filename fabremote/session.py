@@ -12,18 +12,22 @@ call's own thread handles them, or, once something was submitted, the service's.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
+import time
+from collections.abc import Iterator
 
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
-from fabremote.calls import LOST, Call
+from fabremote.calls import LAST_WORD, LOST, Call
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteException,
 )
 from fabremote.links import Link, release
+from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Blob, Parcel, Store
@@ -42,6 +46,7 @@ class Session:
         self.python = python
         self._link = link
         self._send_lock = threading.Lock()
+        self._outbox = Outbox(label, self.send)
         self._store = Store()
         # Own modules that this interpreter could not load: they go by value.
         self.unloadable: frozenset[str] = frozenset()
@@ -79,7 +84,8 @@ class Session:
             call.finish()
             raise self.loss(call.name)
         try:
-            self._send_call(call, parcel)
+            with self._watched(call, parcel):
+                self._send_call(call, parcel)
             call.start_stdin()
         except OSError:
             # The reader sees the broken link too, and tells the call.
@@ -112,7 +118,7 @@ class Session:
         if len(pieces) == 1 and len(pieces[0]) <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
-        self._send_opening(opening, parcel.needed)
+        self._send_opening(opening, parcel.needed, call.deadline)
         for part in pieces:
             view = memoryview(part).cast("B")
             for start in range(0, len(view), wire.MAX_DATA):
@@ -121,37 +127,69 @@ class Session:
                 piece = bytes(view[start : start + wire.MAX_DATA])
                 self.send(wire.frame(wire.DATA, call.number, piece))
 
-    def _send_opening(self, opening: bytes, blobs: list[Blob]) -> None:
+    @contextlib.contextmanager
+    def _watched(self, call: Call, parcel: Parcel) -> Iterator[None]:
+        """Give the link up if a large call isn't sent by its deadline: the host doesn't read."""
+        if call.deadline is None or len(parcel.pieces) == 1:
+            yield
+            return
+        rest = call.deadline - time.monotonic() + LAST_WORD
+        timer = threading.Timer(max(0.0, rest), self._break)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _send_opening(self, opening: bytes, blobs: list[Blob], deadline: float | None) -> None:
         """Send the frames that begin a call, and ahead of them what the agent lacks of its blobs.
 
         All under one lock: what one call counts as sent is there before another's frames are.
         """
         if not blobs:
-            self.send(opening)
+            self.send(opening, deadline)
             return
-        with self._send_lock:
-            try:
-                frames = [*self._store.sending(blobs), opening, self._store.dropping()]
-                self._link.send(b"".join(frames))
-            except BaseException:
-                # What was counted as sent may not have gone.
-                self._break()
-                raise
+        with self._turn(deadline):
+            # Should it fail, what was counted as sent may not have gone.
+            frames = [*self._store.sending(blobs), opening, self._store.dropping()]
+            self._link.send(b"".join(frames))
+
+    @contextlib.contextmanager
+    def _turn(self, deadline: float | None) -> Iterator[None]:
+        """Have the link to send whole frames; give it up if others hold it past the deadline."""
+        rest = -1.0 if deadline is None else max(0.0, deadline - time.monotonic()) + LAST_WORD
+        if not self._send_lock.acquire(timeout=rest):
+            self._break()
+            raise BrokenPipeError("the host doesn't read what it is sent")
+        try:
+            yield
+        except BaseException:
+            # Half a frame may have gone, such as at Ctrl-C: nothing can follow it.
+            self._break()
+            raise
+        finally:
+            self._send_lock.release()
 
     def _break(self) -> None:
         """End the link, over which nothing can be sent; the next call gets another at once."""
         self._broken = True
         self._link.close()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, deadline: float | None = None) -> None:
         """Send whole frames."""
-        with self._send_lock:
-            try:
-                self._link.send(data)
-            except BaseException:
-                # Half a frame may have gone, such as at Ctrl-C: nothing can follow it.
-                self._break()
-                raise
+        with self._turn(deadline):
+            self._link.send(data)
+
+    def post(self, data: bytes) -> None:
+        """Send whole frames soon, without waiting for it."""
+        if not self._outbox.post(data):
+            self._break()
+
+    def unheard(self) -> None:
+        """A killed call's end wasn't heard of; if not even the order could go, end the link."""
+        if self._outbox.stuck(LAST_WORD / 2):
+            self._break()
 
     def forget(self, number: int) -> None:
         """A call has ended."""
@@ -194,7 +232,7 @@ class Session:
                         )
                     call = self._calls.get(number)
                     if call is not None:
-                        call.deliver(kind, piece)
+                        call.admit(kind, piece)
                 data = self._link.receive()
                 if not data:
                     break
@@ -207,6 +245,7 @@ class Session:
             self._lost = self._lost or reason
             calls = list(self._calls.values())
         self._link.close()
+        self._outbox.close()
         release(self._link)
         with self._places:
             self._places.notify_all()
@@ -221,6 +260,8 @@ class Session:
             if self._closed:
                 return
             self._closed = True
+        self._outbox.close()
+        self._outbox.join(CLOSING)
         self._link.finish()
         self._join(CLOSING)
         self._link.close()

@@ -28,6 +28,8 @@ BLOBBED = ASKING = 1 << 63
 DIGEST = 16
 # The most bytes of a request.
 REQUEST = 4096
+# The request for the next part of an answer.
+MORE = b"more"
 # What is read at once of a message, in bytes; most calls are smaller.
 FIRST = 16384
 
@@ -112,16 +114,46 @@ def ask(*words):
     request = "\0".join(words).encode("utf-8", "surrogateescape")
     if CHANNEL is None or CHANNEL[2] != os.getpid() or len(request) > REQUEST:
         return None
-    with _TURN:
-        with _WRITING:
-            if CHANNEL is None:
-                return None
-            payload_fd, reply_fd, _ = CHANNEL
-            os.write(reply_fd, TOTAL.pack(ASKING | len(request)) + request)
-        received = receive(payload_fd)
-    if received is None:
-        return None
-    return marshal.loads(bytes(received[1]))
+    parts, given_up, done = [], [], _thread.allocate_lock()
+    done.acquire()
+    work = exchange, (request, parts, given_up, done)
+    try:
+        _thread.start_new_thread(*work)
+    except RuntimeError:
+        exchange(*work[1])
+    try:
+        done.acquire()
+    except BaseException:
+        given_up.append(True)
+        raise
+    return marshal.loads(b"".join(parts)) if parts else None
+
+
+def exchange(request, parts, given_up, done):
+    """Make a request and gather its answer.
+
+    In a thread of its own: what a signal handler raises must not end it halfway,
+    or the next request would get the rest of this one's answer.
+    """
+    try:
+        with _TURN:
+            left = 1
+            while left and not given_up:
+                with _WRITING:
+                    if CHANNEL is None:
+                        break
+                    payload_fd, reply_fd, _ = CHANNEL
+                    os.write(reply_fd, TOTAL.pack(ASKING | len(request)) + request)
+                received = receive(payload_fd)
+                if received is None:
+                    break
+                left = TOTAL.unpack_from(received[1])[0]
+                parts.append(received[1][TOTAL.size :])
+                request = MORE
+            if left:
+                del parts[:]
+    finally:
+        done.release()
 
 
 # Modules

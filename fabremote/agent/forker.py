@@ -12,7 +12,8 @@ file on either side ends the forker, and with it its children.
 Modules that calls use again are compiled here, while there is nothing else to
 do, for later workers to have them from birth (measured: 200 modules take each
 call 150 ms). They come as `COMPILE`, a size and a blob after its digest;
-`COMPILED` goes back once all are done.
+`COMPILED` goes back once all are done. `FORGET` and a digest drops one. A large one
+would hold up the forks meanwhile, and isn't compiled here.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -32,9 +33,10 @@ COMPILED = 4
 
 FORK = b"f"
 COMPILE = b"c"
-# The most source whose code is kept, in bytes.
+FORGET = b"g"
+# The most source whose code is kept, and of one module, in bytes.
 KEPT = 1 << 24
-SIZE = 0
+LARGEST = 100000
 
 # The workers that have not ended.
 ALIVE = set()  # type: set[int]
@@ -120,6 +122,10 @@ def serve_one(sock, me, own, waiting):
         if not blob:
             return False
         waiting.append((blob[: bundle.DIGEST], blob[bundle.DIGEST :]))
+    elif request == FORGET:
+        gone = receive(sock, bundle.DIGEST)
+        waiting[:] = [each for each in waiting if each[0] != gone]
+        bundle.CODES.pop(gone, None)
     return bool(request)
 
 
@@ -136,16 +142,11 @@ def receive(sock, size):
 
 def compile_one(digest, blob):
     """Keep the code of a module; a worker finds out what is wrong with another."""
-    global SIZE
-    if SIZE + len(blob) > KEPT:
-        bundle.CODES.clear()
-        SIZE = 0
     name, text, file, _ = marshal.loads(blob)
     try:
         bundle.CODES[digest] = bundle.compiled(name, text, file)
     except Exception:
-        return
-    SIZE += len(blob)
+        pass
 
 
 def fork_one(sock, me, own, fds):

@@ -39,8 +39,9 @@ class Supervisor:
         self.blobs = {}
         # How many calls there were for each list of modules.
         self.uses = {}
-        # The modules that the forker was given to compile.
-        self.told = set()
+        # The modules that the forker was given to compile: digest -> size; and its room.
+        self.told = {}
+        self.room = forker.KEPT
         self.spares = []
         self.dying = []
         self.dozing = []
@@ -162,7 +163,7 @@ class Supervisor:
                 for digest in digests(piece):
                     del self.blobs[digest]
                     self.uses.pop(digest, None)
-                    self.told.discard(digest)
+                    self.untell(digest)
         self.rest_stdin()
 
     def rest_stdin(self):
@@ -197,10 +198,18 @@ class Supervisor:
         self.uses[digest] = self.uses.get(digest, 0) + 1
         if self.uses[digest] == 2:
             # The first of a list is no module.
-            for each in set(listed[1:]) - self.told:
-                self.told.add(each)
+            for each in set(listed[1:]).difference(self.told):
                 blob = each + b"".join(self.blobs[each])
-                self.tell(forker.COMPILE + worker.LENGTH.pack(len(blob)) + blob)
+                if len(blob) <= min(forker.LARGEST, self.room):
+                    self.told[each] = len(blob)
+                    self.room -= len(blob)
+                    self.tell(forker.COMPILE + worker.LENGTH.pack(len(blob)) + blob)
+
+    def untell(self, digest):
+        """Have the code of a module forgotten that no later call needs."""
+        if digest in self.told:
+            self.room += self.told.pop(digest)
+            self.tell(forker.FORGET + digest)
 
     def refuse(self, number, error):
         """Say that a call has no process to run in."""
@@ -266,7 +275,9 @@ class Supervisor:
         """Have the next calls' workers forked ahead of need; without one, a call asks."""
         try:
             while self.hungry and len(self.spares) < SPARES:
-                self.spares.append(self.fork())
+                made = self.fork()
+                # Not before: as it waits for the forker, the spares may be renewed.
+                self.spares.append(made)
         except OSError:
             self.hungry = False
 

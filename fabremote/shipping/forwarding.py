@@ -3,25 +3,38 @@
 A host that was broken into may ask for anything. It gets sources only of
 modules that may be sent (see `modules`) below the top-level names announced to
 it, and files only of the folders of packages that were sent: none whose name
-begins with a dot or that the option ``modules`` keeps, none that a link leads
-out of the folder to, and of a package without ``__init__.py`` only if it is imported here.
+begins with a dot or that the option ``modules`` keeps, by whatever name or link,
+no bytecode, none that a link leads out of the folder to, and of a package without
+``__init__.py`` only if it is imported here.
+
+The function waits for each answer, which goes in parts: at most `PART` bytes
+are under way until it asks for more, so that an answer nobody reads takes no room
+from other calls.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import marshal
 import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from fabremote.agent.bundle import PACKAGE
+from fabremote.agent.bundle import MORE, PACKAGE, REQUEST, TOTAL
+from fabremote.exceptions import ResultError
 from fabremote.shipping.modules import Scope, stale, with_parents
 from fabremote.shipping.sources import MARSHAL, Source, find_spec, is_installed_file
 
 # The largest data file that is sent, in bytes.
 LARGEST = 64 << 20
+# The most bytes of an answer that are sent until the function asks for more.
+PART = 1 << 20
+# The most parts of a module's name or of a path.
+DEEPEST = 64
+# The most requests of a call.
+REQUESTS = 100_000
 
 
 class Forwarder:
@@ -36,9 +49,29 @@ class Forwarder:
         self._sent = dict(scope.bundle)
         self.modules = set(self._sent)
         self.files = files
+        self._requests = 0
+        self._rest = memoryview(b"")
+
+    def part(self, request: bytes) -> bytes:
+        """Return the next part of the answer to a request, after how many bytes then remain."""
+        if request != MORE or not self._rest:
+            self._count()
+            self._rest = memoryview(self.answer(request))
+        part, self._rest = self._rest[:PART], self._rest[PART:]
+        return TOTAL.pack(len(self._rest)) + part
+
+    def _count(self) -> None:
+        self._requests += 1
+        if self._requests > REQUESTS:
+            raise ResultError(
+                f"the function asked for modules and data files more than {REQUESTS} times. "
+                "Read what it needs here, and give it as an argument."
+            )
 
     def answer(self, request: bytes) -> bytes:
         """Return the marshalled answer to a request; None in it says that there is nothing."""
+        if len(request) > REQUEST or request.count(b".") + request.count(b"/") >= DEEPEST:
+            return marshal.dumps(None, MARSHAL)
         words = request.decode("utf-8", "surrogateescape").split("\0")
         answers: dict[tuple[str, int], Callable[..., Any]] = {
             ("module", 2): self._module,
@@ -55,10 +88,14 @@ class Forwarder:
         """Return the entries of a module and of what it needs, or why it can't be sent."""
         if not all(map(str.isidentifier, name.split("."))) or not self._announced(name):
             return None
+        if name not in sys.modules and find_spec(name) is None:
+            # Whatever looked further would remember each name that a host invents.
+            return None
         modules = self._scope.modules
         if modules.source_of(name) is None:
             return self._refusal(name)
-        found = {n: s for n, s in modules.closure(name).items() if n not in self._sent}
+        closure = {n: s for n, s in modules.closure(name).items() if not self._is_kept(s.file)}
+        found = {n: s for n, s in closure.items() if n not in self._sent}
         for source in found.values():
             if source.stale:
                 return stale(source)
@@ -91,6 +128,25 @@ class Forwarder:
         folders = [folder for source in self._sent.values() for folder in source.folders]
         return any(file.startswith(folder + os.sep) for folder in folders)
 
+    def _is_kept(self, file: str) -> bool:
+        """Return whether the option keeps the module that a file, links followed, is of."""
+        real = os.path.realpath(file).casefold()
+        around = [place for place in self._ruled if f"{real}{os.sep}".startswith(place)]
+        return bool(around) and not self._ruled[max(around, key=len)]
+
+    @functools.cached_property
+    def _ruled(self) -> dict[str, bool]:
+        """Where the modules are that the option names, and whether it sends them."""
+        found: dict[str, bool] = {}
+        for name, sent in self._scope.modules.rules():
+            spec = find_spec(name)
+            folders = spec.submodule_search_locations if spec is not None else None
+            file = spec.origin if spec is not None else None
+            for place in folders if folders is not None else [file] if file else []:
+                real = os.path.realpath(place).casefold() + os.sep
+                found[real] = sent and found.get(real, True)
+        return found
+
     # Data files
 
     def _data(self, package: str, path: str) -> bytes | None:
@@ -121,15 +177,19 @@ class Forwarder:
             return []
         if any(not part or part.startswith(".") or "\0" in part for part in parts):
             return []
-        if self._scope.modules.keeps(package, parts):
-            return []
-        found = []
-        for folder in source.folders:
-            place = os.path.join(folder, *parts)
-            inside = os.path.realpath(folder)
-            if os.path.realpath(place) == inside or _is_below(os.path.realpath(place), inside):
-                found.append(place)
-        return found
+        places = [(folder, os.path.join(folder, *parts)) for folder in source.folders]
+        return [place for folder, place in places if self._may_go(package, folder, place)]
+
+    def _may_go(self, package: str, folder: str, place: str) -> bool:
+        """Return whether a place in a package's folder, and what it links to, may be sent."""
+        real, inside = os.path.realpath(place), os.path.realpath(folder)
+        if (real != inside and not _is_below(real, inside)) or self._is_kept(real):
+            return False
+        names = [os.path.relpath(place, folder), os.path.relpath(real, inside)]
+        paths = [[part for part in name.split(os.sep) if part != "."] for name in names]
+        if any(part.casefold() == "__pycache__" for parts in paths for part in parts):
+            return False
+        return not any(self._scope.modules.keeps(package, parts) for parts in paths)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -147,4 +207,4 @@ def _is_below(place: str, folder: str) -> bool:
     return place.startswith(folder + os.sep) and "/." not in place[len(folder) :]
 
 
-__all__ = ["LARGEST", "Forwarder"]
+__all__ = ["LARGEST", "PART", "Forwarder"]

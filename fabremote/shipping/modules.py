@@ -56,8 +56,14 @@ class Modules:
     def keeps(self, package: str, parts: list[str]) -> bool:
         """Return whether the option keeps a file below a package: a module's, or in its folder."""
         stems = [part.partition(".")[0] for part in parts]
-        within = (".".join([package, *stems[:depth]]) for depth in range(1, len(stems) + 1))
-        return any(self.rule(name) is False for name in within)
+        within = [".".join([package, *stems[:depth]]) for depth in range(1, len(stems) + 1)]
+        # Some file systems find a file by its name in any case.
+        kept = {name.casefold() for name, sent in self.rules() if not sent}
+        return any(self.rule(name) is False or name.casefold() in kept for name in within)
+
+    def rules(self) -> list[tuple[str, bool]]:
+        """Return the modules that the option names, and whether it sends each."""
+        return list(self._rules.items())
 
     def source_of(self, name: str) -> Source | None:
         """Return the source of a module that may be sent, or None."""

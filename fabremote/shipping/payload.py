@@ -110,7 +110,7 @@ def dump(
         return Payload(parcel, pickler.classes, files=pickler.files)
     files = pickler.files.union(source.file for source in scope.bundle.values())
     forwarder = Forwarder(scope, files)
-    return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.answer)
+    return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part)
 
 
 def _cause(error: Exception) -> BaseException | None:
