@@ -523,6 +523,11 @@ SPELLINGS = [
     ('return f"a {x = !s:>{x}}"', "return ('a x = {!s:>{}}'.format(x, x))", "3.7"),
     ("return 1, *x", "return (1, *x)", "3.7"),
     ("for y in *x, 1: pass", "for y in (*x, 1): pass", "3.8"),
+    ("y: int = 1, *x", "y: int = (1, *x)", "3.7"),
+    ("y: int = 1, 2", "y: int = (1, 2)", "3.7"),
+    ("return x[y := 0]", "return x[(y := 0)]", "3.9"),
+    ("return x[y := 0, 1]", "return x[(y := 0), 1]", "3.9"),
+    ("return {y := 0, 1}", "return {(y := 0), 1}", "3.9"),
     ("with (open(x) as f, x): pass", "with (open(x)) as f, (x): pass", "3.8"),
     ("def g(a: list[int] = []) -> int | None: pass", None, "3.8"),
 ]
@@ -556,6 +561,25 @@ def test_what_the_library_there_lacks_is_named_with_its_version(context: Any, na
     assert attribute in str(caught.value)
     said = str(caught.value)
     assert f"isn't there in Python {OLDEST}." in said or "other Pythons' standard library" in said
+
+
+def test_a_union_stays_one_where_there_are_unions(context: Any) -> None:
+    union = int | str
+    here = context.python(python=interpreters.found()[HERE])
+    assert here.call(lambda: type(union).__name__) == type(union).__name__
+    assert here.call(lambda: isinstance(1, union))
+    older = context.python(python=interpreters.found()[OLDEST])
+    assert older.call(lambda: str(union)) == "typing.Union[int, str]"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is of 3.12")
+def test_a_type_alias_travels_by_value(context: Any) -> None:
+    text = "type Al = list[int]\ntype Of[T] = list[T]\ndef n(): return repr((Al, Of[int]))\n"
+    fn = written(text, "/no/aliases.py")["n"]
+    here = context.python(python=interpreters.found()[HERE])
+    assert here.call(fn) == "(Al, Of[int])"
+    with pytest.raises(ShippingError, match=r"typing\.TypeAliasType isn't there"):
+        context.python(python=interpreters.found()[OLDEST]).call(fn)
 
 
 # Where functions are written
@@ -698,6 +722,8 @@ READ = [
     ("def f(): return (x := 1)\n", (3, 8)),
     ("with (a as b, c as d): pass\n", (3, 9)),
     ("x: list[int] = []\n", (3, 9)),
+    ("x: tuple = 1, 2\n", (3, 8)),
+    ("x = y[z := 0]\n", (3, 10)),
     ("def f(x: int | None): pass\n", (3, 10)),
     ("from __future__ import annotations\ndef f(x: int | None): pass\n", (3, 7)),
     ("match x:\n    case 1: pass\n", (3, 10)),
