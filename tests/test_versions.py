@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import json
 import linecache
 import os
 import subprocess
 import sys
 import textwrap
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -286,6 +288,86 @@ def test_an_edited_file_is_noticed(context: Any, tmp_path: Path) -> None:
     assert isinstance(caught.value, TypeError)
 
 
+EDITS = [
+    ("return ('a', 'b', 'rm')", "return ('rm', 'b', 'a')"),
+    ("return x.startswith(('rm', 'ls'))", "return x.startswith(('ls', 'rm'))"),
+    ("return x(a=1, b=2)", "return x(b=1, a=2)"),
+    ("return {'x': 1, 'y': 2}", "return {'y': 1, 'x': 2}"),
+    ("return x in {1, 2}", "return x in {1.0, 2}"),
+    ("return x in {(1, 2)}", "return x in {(1, True)}"),
+    ("return 0.0", "return -0.0"),
+    ("return (1, 2)", "return (1, 2.0)"),
+    ("return lambda *a: a", "return lambda **a: a"),
+    ("return lambda: ('a', 'b')", "return lambda: ('b', 'a')"),
+    ("from os import sep, path", "from os import path, sep"),
+    ("global y; y = ('a', 'b')", "global y; y = ('b', 'a')"),
+    ("class C: y = ('a', 'b')", "class C: y = ('b', 'a')"),
+    ("class C: __slots__ = ('a', 'b')", "class C: __slots__ = ('b', 'a')"),
+]
+
+
+@pytest.mark.parametrize(("loaded", "edited"), EDITS)
+def test_no_edit_passes_for_the_code_that_was_loaded(loaded: str, edited: str) -> None:
+    text = f"def spelt(x):\n    {loaded}\n"
+    file = f"/no/{hash(loaded)}.py"
+    code = written(text, file)["spelt"].__code__
+    assert source.locate(code).body == text
+    linecache.cache[file] = (0, None, text.replace(loaded, edited).splitlines(True), file)
+    with pytest.raises(source.Unknown, match="has changed"):
+        source.locate(code)
+    del linecache.cache[file]
+
+
+def test_other_parameters_and_another_guard_are_not_the_same_code() -> None:
+    def one(text: str) -> Any:
+        return written(text, "/no/one.py")["f"].__code__
+
+    assert not source.same_code(one("def f(*a): pass"), one("def f(**a): pass"))
+    guarded = one("def f(a):\n  try: a(0)\n  except E: pass\n  return 1")
+    same = one("def f(a):\n  try: a(0)\n  except E: pass\n  return 1")
+    assert source.same_code(guarded, same)
+    if sys.version_info >= (3, 11):
+        assert not source.same_code(guarded, guarded.replace(co_exceptiontable=b""))
+
+
+def test_an_edit_of_an_order_is_noticed(context: Any, tmp_path: Path) -> None:
+    file = tmp_path / "ordered.py"
+    text = "def answer():\n    return ('a', 'b', 'rm')\n"
+    file.write_text(text)
+    names: dict[str, Any] = {"__name__": "ordered"}
+    exec(compile(text, str(file), "exec"), names)
+    file.write_text(text.replace("'a', 'b', 'rm'", "'rm', 'b', 'a'"))
+    for version in SOME:
+        python = context.python(python=interpreters.found()[version])
+        if version == HERE:
+            assert python.call(names["answer"]) == ("a", "b", "rm")
+        else:
+            with pytest.raises(ShippingError, match="has changed since it was loaded"):
+                python.call(names["answer"])
+
+
+def test_what_types_coroutine_marked_can_be_awaited_there(remote: Any) -> None:
+    factor = 2
+
+    @types.coroutine
+    def nap(x: int) -> Any:
+        yield
+        return factor * x
+
+    def main(x: int) -> Any:
+        async def inner() -> Any:
+            return await nap(x)
+
+        running = inner()
+        running.send(None)
+        try:
+            running.send(None)
+        except StopIteration as stop:
+            return stop.value
+
+    assert remote.call(main, 3) == 6
+
+
 def test_a_file_that_is_edited_after_a_call_is_still_the_one_that_was_loaded(
     context: Any, tmp_path: Path
 ) -> None:
@@ -441,6 +523,11 @@ SPELLINGS = [
     ('return f"a {x = !s:>{x}}"', "return ('a x = {!s:>{}}'.format(x, x))", "3.7"),
     ("return 1, *x", "return (1, *x)", "3.7"),
     ("for y in *x, 1: pass", "for y in (*x, 1): pass", "3.8"),
+    ("y: int = 1, *x", "y: int = (1, *x)", "3.7"),
+    ("y: int = 1, 2", "y: int = (1, 2)", "3.7"),
+    ("return x[y := 0]", "return x[(y := 0)]", "3.9"),
+    ("return x[y := 0, 1]", "return x[(y := 0), 1]", "3.9"),
+    ("return {y := 0, 1}", "return {(y := 0), 1}", "3.9"),
     ("with (open(x) as f, x): pass", "with (open(x)) as f, (x): pass", "3.8"),
     ("def g(a: list[int] = []) -> int | None: pass", None, "3.8"),
 ]
@@ -476,6 +563,25 @@ def test_what_the_library_there_lacks_is_named_with_its_version(context: Any, na
     assert f"isn't there in Python {OLDEST}." in said or "other Pythons' standard library" in said
 
 
+def test_a_union_stays_one_where_there_are_unions(context: Any) -> None:
+    union = int | str
+    here = context.python(python=interpreters.found()[HERE])
+    assert here.call(lambda: type(union).__name__) == type(union).__name__
+    assert here.call(lambda: isinstance(1, union))
+    older = context.python(python=interpreters.found()[OLDEST])
+    assert older.call(lambda: str(union)) == "typing.Union[int, str]"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is of 3.12")
+def test_a_type_alias_travels_by_value(context: Any) -> None:
+    text = "type Al = list[int]\ntype Of[T] = list[T]\ndef n(): return repr((Al, Of[int]))\n"
+    fn = written(text, "/no/aliases.py")["n"]
+    here = context.python(python=interpreters.found()[HERE])
+    assert here.call(fn) == "(Al, Of[int])"
+    with pytest.raises(ShippingError, match=r"typing\.TypeAliasType isn't there"):
+        context.python(python=interpreters.found()[OLDEST]).call(fn)
+
+
 # Where functions are written
 
 
@@ -491,6 +597,50 @@ def test_a_function_with_asserts_that_pytest_rewrote_travels(remote: Any) -> Non
         remote.call(checked, 0)
     with pytest.raises(AssertionError):
         remote.call(checked, 5)
+
+
+REWRITTEN = """
+    def checked(x):
+        assert x > 1, f"small: {x}"
+        return ["old", x * 2]
+
+    def nested(x):
+        def inner(y):
+            assert y in [1, 2, 3] and y
+            return y + 4
+        assert inner(x)
+        return inner(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"old"', '"new"'), ("x * 2", "x * 3"), ("x > 1", "x > 0"), ("small", "short"), ("+", "-")],
+)
+def test_an_edited_file_is_noticed_though_pytest_rewrote_it(
+    remote: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    name = f"rewritten{abs(hash(str(tmp_path)))}"
+    pytest.register_assert_rewrite(name)
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / f"{name}.py"
+    file.write_text(textwrap.dedent(REWRITTEN))
+    module = importlib.import_module(name)
+    assert "@py_assert" in str(module.checked.__code__.co_varnames)
+    fn, wanted = (module.nested, 6) if old == "+" else (module.checked, ["old", 4])
+    text = file.read_text()
+    file.write_text(text.replace(old, new))
+    version = remote.call(lambda: "{}.{}".format(*__import__("sys").version_info))
+    by_value = types.FunctionType(fn.__code__, {**vars(module), "__name__": "__main__"})
+    if version == HERE:
+        assert remote.call(by_value, 2) == wanted
+    else:
+        with pytest.raises(ShippingError, match=r"has changed since it was loaded"):
+            remote.call(by_value, 2)
+    file.write_text(text)
+    assert (
+        remote.call(types.FunctionType(fn.__code__.replace(), by_value.__globals__), 2) == wanted
+    )
 
 
 def run_there(script: str, tmp_path: Path, python: str = sys.executable, *options: str) -> str:
@@ -572,6 +722,8 @@ READ = [
     ("def f(): return (x := 1)\n", (3, 8)),
     ("with (a as b, c as d): pass\n", (3, 9)),
     ("x: list[int] = []\n", (3, 9)),
+    ("x: tuple = 1, 2\n", (3, 8)),
+    ("x = y[z := 0]\n", (3, 10)),
     ("def f(x: int | None): pass\n", (3, 10)),
     ("from __future__ import annotations\ndef f(x: int | None): pass\n", (3, 7)),
     ("match x:\n    case 1: pass\n", (3, 10)),

@@ -35,12 +35,15 @@ def marshalled(data, first=0, text=None):
     return made
 
 
-def compiled(name, file, first, head, body, place=0, future=False, before="", shown=None):
+def compiled(
+    name, file, first, head, body, place=0, future=False, before="", shown=None, awaited=False
+):
     """Return the code of a function from its source.
 
     ``head``: the lines right before it, made up; ``body``: its own from ``def``
     on; ``place``: which code object of that name and line it is; ``before``: its
     decorators. ``shown``: what others may see, unless it is those and ``body``.
+    ``awaited``: whether types.coroutine has marked it.
     """
     show(file, first, before + body if shown is None else shown)
     flags = 0
@@ -55,11 +58,19 @@ def compiled(name, file, first, head, body, place=0, future=False, before="", sh
         mutated()
     try:
         text = placed(first + before.count("\n"), head, body)
-        return find(text, file, name, first, flags)[place]
+        found = find(text, file, name, first, flags)[place]
+        return awaitable(found) if awaited else found
     finally:
         if mutated is not None:
             filters.remove(QUIET)
             mutated()
+
+
+def awaitable(code):
+    """Return a generator's code as types.coroutine marks it."""
+    cell = (lambda x: lambda: x)(0).__closure__
+    made = type(placed)(code, {}, None, None, cell * len(code.co_freevars))
+    return __import__("types").coroutine(made).__code__
 
 
 def placed(line, head, body):
@@ -69,7 +80,12 @@ def placed(line, head, body):
 
 def find(text, file, name, first, flags):
     """Return the code objects of this name and first line in ``text``, outer ones first."""
-    found, queue = [], [compile(text, file, "exec", flags, True)]
+    return within(compile(text, file, "exec", flags, True), name, first)
+
+
+def within(code, name, first):
+    """Return the code objects of this name and first line in another, outer ones first."""
+    found, queue = [], [code]
     while queue:
         each = queue.pop()
         if each.co_name == name and each.co_firstlineno == first:

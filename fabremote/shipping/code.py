@@ -141,7 +141,8 @@ def _dump(
         return sources.marshalled, (marshal.dumps(code), code.co_firstlineno, text)
     body, shown = source_syntax.adapted(found, remote)
     args = (code.co_name, code.co_filename, code.co_firstlineno, found.head, body)
-    return sources.compiled, (*args, found.place, found.future, found.before, shown)
+    more = (True,) if code.co_flags & source.CO_ITERABLE_COROUTINE else ()
+    return sources.compiled, (*args, found.place, found.future, found.before, shown, *more)
 
 
 def is_same(remote: RemotePython) -> bool:

@@ -88,9 +88,19 @@ def _named(pickler: PayloadPickler, obj: Any) -> Any:
     return loader.typing_object, (type(obj).__name__, obj.__name__, more)
 
 
-def _union(_: PayloadPickler, union: types.UnionType) -> Any:
+def _union(pickler: PayloadPickler, union: types.UnionType) -> Any:
+    if pickler.remote.version >= (3, 10):
+        return functools.reduce, (operator.or_, union.__args__)
     # As every version can say it.
     return operator.getitem, (typing.Union, union.__args__)
+
+
+def _type_alias(pickler: PayloadPickler, alias: Any) -> Any:
+    """What a type statement made, whose value is there from now on."""
+    if _is_importable(pickler, alias):
+        return NotImplemented
+    settings = {"type_params": alias.__type_params__} if alias.__type_params__ else {}
+    return loader.typing_object, ("TypeAliasType", alias.__name__, (alias.__value__,), settings)
 
 
 def _generic_alias(pickler: PayloadPickler, alias: types.GenericAlias) -> Any:
@@ -185,6 +195,8 @@ REDUCERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
 }
 if sys.version_info >= (3, 11):
     REDUCERS[typing.TypeVarTuple] = _named
+if sys.version_info >= (3, 12):
+    REDUCERS[typing.TypeAliasType] = _type_alias
 
 
 __all__ = ["LIBRARY_CODES", "REDUCERS", "Forbidden", "library_function"]

@@ -9,6 +9,8 @@ since it was loaded is noticed.
 from __future__ import annotations
 
 import ast
+import dis
+import itertools
 import linecache
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from types import CodeType
 from typing import Any, TypeAlias
 
 from fabremote.agent import sources
+from fabremote.shipping import source_rewritten
 from fabremote.shipping.source_files import (
     Chain,
     File,
@@ -29,7 +32,11 @@ from fabremote.shipping.source_files import (
     searching,
 )
 
+CO_NESTED = 0x10
+# Set by types.coroutine.
+CO_ITERABLE_COROUTINE = 0x100
 FUTURE_ANNOTATIONS = 0x1000000
+Same: TypeAlias = Callable[[CodeType, CodeType], bool]
 _COMPARED = (
     "co_name",
     "co_argcount",
@@ -40,6 +47,9 @@ _COMPARED = (
     "co_freevars",
     "co_firstlineno",
 )
+_STATIC = "__static_attributes__"
+# What is around a function, and what every Python does without being asked.
+_INDIFFERENT = CO_NESTED | 0xFE0000
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,7 @@ def locate(code: CodeType, values: dict[str, Any] | None = None) -> Source:
 
 def _found(code: CodeType, values: dict[str, Any] | None) -> Source:
     file = code.co_filename
+    code = code.replace(co_flags=code.co_flags & ~CO_ITERABLE_COROUTINE)
     lines = linecache.getlines(file, values)
     found = _locate(code, lines, values) if lines else None
     if not found:
@@ -167,16 +178,21 @@ def _found(code: CodeType, values: dict[str, Any] | None) -> Source:
 
 def _locate(code: CodeType, lines: list[str], values: dict[str, Any] | None) -> Source | None:
     file = file_of(lines, code.co_filename)
-    for same in (same_code, _same_place) if _is_rewritten(values) else (same_code,):
-        for unit in file.units(code.co_firstlineno):
-            for place in search(unit.tree, code.co_name, code.co_firstlineno):
-                found = _proved(code, file, unit, place, same)
-                if found is not None:
-                    return found
+    found = _matching(code, file, same_code)
+    if found is None and values is not None and source_rewritten.is_rewritten(values):
+        made = source_rewritten.codes(file, values, code)
+        if any(same_code(each, code) for each in made):
+            found = _matching(code, file, _same_place)
+    return found
+
+
+def _matching(code: CodeType, file: File, same: Same) -> Source | None:
+    for unit in file.units(code.co_firstlineno):
+        for place in search(unit.tree, code.co_name, code.co_firstlineno):
+            found = _proved(code, file, unit, place, same)
+            if found is not None:
+                return found
     return None
-
-
-Same: TypeAlias = Callable[[CodeType, CodeType], bool]
 
 
 def _proved(code: CodeType, file: File, unit: Unit, place: Place, same: Same) -> Source | None:
@@ -221,19 +237,31 @@ def _verified(code: CodeType, unit: Unit, writing: Writing, same: Same) -> int |
 
 
 def same_code(made: CodeType, live: CodeType) -> bool:
-    """Return whether two code objects do the same at the same lines."""
-    return made == live or _alike(made, live)
-
-
-def _alike(made: CodeType, live: CodeType) -> bool:
-    """The same, but for columns and the order of names that Python sorts by hash."""
+    """Return whether two code objects do the same at the same lines, columns aside."""
     if any(getattr(made, name) != getattr(live, name) for name in (*_COMPARED, "co_names")):
         return False
     if made.co_code != live.co_code or list(made.co_lines()) != list(live.co_lines()):
         return False
+    # Tells what a ``try`` guards, from 3.11 on.
+    if getattr(made, "co_exceptiontable", b"") != getattr(live, "co_exceptiontable", b""):
+        return False
+    return _same_flags(made, live) and _same_constants(made, live)
+
+
+def _same_flags(made: CodeType, live: CodeType) -> bool:
+    return not (made.co_flags ^ live.co_flags) & ~_INDIFFERENT
+
+
+def _same_constants(made: CodeType, live: CodeType) -> bool:
     if len(made.co_consts) != len(live.co_consts):
         return False
-    return all(map(_same_constant, made.co_consts, live.co_consts))
+    unordered = _static_attributes(made)
+    for index, (first, second) in enumerate(zip(made.co_consts, live.co_consts, strict=True)):
+        if index in unordered and type(first) is type(second) is tuple:
+            first, second = frozenset(first), frozenset(second)
+        if not _same_constant(first, second):
+            return False
+    return True
 
 
 def _same_constant(made: Any, live: Any) -> bool:
@@ -241,13 +269,29 @@ def _same_constant(made: Any, live: Any) -> bool:
         return False
     if isinstance(made, CodeType):
         return same_code(made, live)
-    if type(made) is tuple and all(type(item) is str for item in made + live):
-        return sorted(made) == sorted(live)
-    return repr(made) == repr(live) or (type(made) is frozenset and made == live)
+    if type(made) is tuple:
+        return len(made) == len(live) and all(map(_same_constant, made, live))
+    if type(made) is frozenset:
+        return sorted(map(repr, made)) == sorted(map(repr, live))
+    return repr(made) == repr(live)
+
+
+def _static_attributes(code: CodeType) -> set[int]:
+    """Return which constants only name a class's attributes, as Python 3.13 orders by hash."""
+    if _STATIC not in code.co_names:
+        return set()
+    steps = list(dis.get_instructions(code))
+    loads = [step.arg for step in steps if step.opname == "LOAD_CONST"]
+    found = {
+        before.arg
+        for before, step in itertools.pairwise(steps)
+        if (before.opname, step.opname, step.argval) == ("LOAD_CONST", "STORE_NAME", _STATIC)
+    }
+    return {arg for arg in found if arg is not None and loads.count(arg) == 1}
 
 
 def _same_place(made: CodeType, live: CodeType) -> bool:
-    """Whether a function is the one at this place, where the loader rewrites its asserts."""
+    """Whether a function is the one at this place, its asserts being rewritten."""
     count = made.co_argcount + made.co_kwonlyargcount
     names = [name for name in live.co_varnames if not name.startswith("@")]
     return (
@@ -257,12 +301,6 @@ def _same_place(made: CodeType, live: CodeType) -> bool:
         and made.co_freevars == live.co_freevars
         and made.co_cellvars == live.co_cellvars
     )
-
-
-def _is_rewritten(values: dict[str, Any] | None) -> bool:
-    """Whether the loader of a module rewrites its statements, as pytest's does its asserts."""
-    loader = (values or {}).get("__loader__")
-    return type(loader).__name__ == "AssertionRewritingHook"
 
 
 __all__ = ["Source", "Unknown", "locate", "segment"]

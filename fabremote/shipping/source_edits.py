@@ -108,7 +108,7 @@ def _edits(node: ast.AST, parent: ast.AST | None, text: Text, version: Version) 
         return
     if isinstance(node, (ast.With, ast.AsyncWith)) and version < (3, 9):
         yield from _of_with(node, text)
-    yield from _of_stars(node, text.lines, version)
+    yield from _of_brackets(node, text.lines, version)
     if parent is None:
         skipped = [*getattr(node, "decorator_list", []), *getattr(node, "type_params", [])]
     for annotation in _annotations(node, parent):
@@ -140,7 +140,7 @@ def _is_newer(
     annotations = _annotations(node, parent)
     if any(_is_new_annotation(each, future, version) for each in annotations):
         return True
-    if any(_of_stars(node, lines, version)):
+    if any(_of_brackets(node, lines, version)):
         return True
     children = ast.iter_child_nodes(node)
     return any(_is_newer(child, node, lines, future, version) for child in children)
@@ -247,21 +247,45 @@ def _of_with(node: Any, text: Text) -> Iterator[Edit]:
     yield Edit(start, end, "\n" * lines + f"){target}")
 
 
-def _of_stars(node: ast.AST, lines: list[str], version: Version) -> Iterator[Edit]:
-    """Yield parentheses around a tuple with stars, where they may be left out by now."""
-    if isinstance(node, (ast.Return, ast.Yield)) and version < (3, 8):
+def _of_brackets(node: ast.AST, lines: list[str], version: Version) -> Iterator[Edit]:
+    """Yield parentheses around tuples and assignments, where they may be left out by now."""
+    tuple_: ast.expr | None = None
+    if isinstance(node, (ast.Return, ast.Yield, ast.AnnAssign)) and version < (3, 8):
         tuple_ = node.value
     elif isinstance(node, (ast.For, ast.AsyncFor)) and version < (3, 9):
         tuple_ = node.iter
     elif isinstance(node, ast.Subscript) and version < (3, 11):
         tuple_ = node.slice
-    else:
-        return
-    if isinstance(tuple_, ast.Tuple) and any(isinstance(e, ast.Starred) for e in tuple_.elts):
+    if isinstance(tuple_, ast.Tuple) and _is_open(tuple_, node, lines):
         closed = segment(lines, tuple_).rstrip()[-1] in ",)"
-        yield Edit(start_of(tuple_), start_of(tuple_), "(")
         comma = "," if len(tuple_.elts) == 1 and not closed else ""
-        yield Edit(end_of(tuple_), end_of(tuple_), f"{comma})")
+        yield from _bracketed(tuple_, comma)
+    if version < (3, 10):
+        for assignment in _bare_assignments(node):
+            yield from _bracketed(assignment)
+
+
+def _is_open(found: ast.Tuple, node: ast.AST, lines: list[str]) -> bool:
+    if any(isinstance(each, ast.Starred) for each in found.elts):
+        return True
+    return isinstance(node, ast.AnnAssign) and not segment(lines, found).startswith("(")
+
+
+def _bare_assignments(node: ast.AST) -> Iterator[ast.NamedExpr]:
+    """Yield assignment expressions in indexes and sets, which may lack parentheses."""
+    inside: list[ast.expr] = []
+    if isinstance(node, ast.Subscript):
+        inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    elif isinstance(node, ast.Set):
+        inside = node.elts
+    elif isinstance(node, ast.SetComp):
+        inside = [node.elt]
+    return (each for each in inside if isinstance(each, ast.NamedExpr))
+
+
+def _bracketed(node: ast.expr, more: str = "") -> Iterator[Edit]:
+    yield Edit(start_of(node), start_of(node), "(")
+    yield Edit(end_of(node), end_of(node), f"{more})")
 
 
 # Annotations and type parameters
