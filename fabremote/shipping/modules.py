@@ -105,7 +105,7 @@ class Modules:
         known = self._reasons.get(name)
         if known is None or known[0] is not needed:
             known = self._reasons[name] = needed, self._reason(name, needed)
-        return known[1]
+        return known[1] or _drifted(needed)
 
     def _reason(self, name: str, needed: dict[str, Source]) -> str | None:
         if name not in needed:
@@ -275,6 +275,15 @@ def with_parents(name: str) -> list[str]:
     """Return the packages around a module, outermost first, and itself."""
     parts = name.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+
+
+def _drifted(needed: dict[str, Source]) -> str | None:
+    """Return what was changed in a module here, so that its source doesn't make it any more."""
+    for source in needed.values():
+        name = source.changed()
+        if name is not None:
+            return f"{source.name}.{name} was changed here since {source.name} was loaded"
+    return None
 
 
 def _is_registered(name: str) -> bool:

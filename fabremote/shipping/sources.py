@@ -24,6 +24,8 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from fabremote.agent.bundle import MIXED, MODULE, NAMESPACE, PACKAGE
+from fabremote.shipping.drift import Drift, expected
+from fabremote.shipping.source_files import quiet
 from fabremote.store import Blob
 
 # Names that tell installed code wherever its folder is.
@@ -39,7 +41,8 @@ class Source:
     """A module's source: what is sent of it.
 
     ``kind``: a number of `fabremote.agent.bundle`. ``folders``: where a package's files are.
-    ``stale``: whether the file has changed since the module was loaded from it.
+    ``stale``: whether the file has changed since the module was loaded from it. ``module``: the
+    one that was.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Source:
     kind: int
     folders: tuple[str, ...] = ()
     stale: bool = False
+    module: ModuleType | None = None
 
     @functools.cached_property
     def blob(self) -> Blob:
@@ -59,10 +63,27 @@ class Source:
         """What ``agent.bundle.take`` takes in."""
         return self.name, self.text, self.file, self.kind
 
-    @functools.cached_property
+    @property
     def imports(self) -> Imports:
         """What it imports."""
-        return _imports(self)
+        return self._parsed[0]
+
+    @functools.cached_property
+    def _parsed(self) -> tuple[Imports, Drift | None]:
+        try:
+            with quiet():
+                tree = ast.parse(self.text)
+        except (SyntaxError, ValueError):
+            return Imports(frozenset(), frozenset()), None
+        drift = None
+        if type(self.module) is ModuleType and not is_installed(self):
+            drift = Drift(self.module, self.text, expected(tree))
+        return _imports(self, tree), drift
+
+    def changed(self) -> str | None:
+        """Return a name that was changed in the module since it was loaded, or None."""
+        drift = self._parsed[1]
+        return drift.changed() if drift is not None else None
 
 
 @dataclass(frozen=True)
@@ -205,11 +226,13 @@ def _read(name: str, spec: Any, module: ModuleType | None) -> Source | None:
         return None
     if not spec.origin.endswith(".py") or not os.path.exists(spec.origin):
         text = _text_of(spec)
-        return None if text is None else Source(name, text, spec.origin, kind, folders)
+        return (
+            None if text is None else Source(name, text, spec.origin, kind, folders, module=module)
+        )
     with open(spec.origin, "rb") as stream:
         text = importlib.util.decode_source(stream.read())
     stale = module is not None and _has_changed(module, spec, text)
-    return Source(name, text, spec.origin, kind, folders, stale)
+    return Source(name, text, spec.origin, kind, folders, stale, module)
 
 
 def _text_of(spec: Any) -> str | None:
@@ -308,14 +331,10 @@ def is_module(name: str) -> bool:
 # Imports
 
 
-def _imports(source: Source) -> Imports:
+def _imports(source: Source, tree: ast.Module) -> Imports:
     package = source.name if source.kind != MODULE else source.name.rpartition(".")[0]
     at_load: set[str] = set()
     anywhere: set[str] = set()
-    try:
-        tree = ast.parse(source.text)
-    except SyntaxError:
-        return Imports(frozenset(), frozenset())
     queue: list[tuple[ast.AST, bool]] = [(tree, True)]
     for node, loading in queue:
         found = imported_names(node, package)
