@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from fabremote import explain
+from fabremote import ShippingError, explain
 from fabremote.shipping.modules import Modules
 from tests.test_modules import Project, local, project, sent  # noqa: F401
 
@@ -234,3 +234,42 @@ def test_a_constant_that_was_edited_is_that_of_here(
     limits: Any = importlib.import_module("limits")
     project.write("limits.py", "LIMIT = 2\ndef limit(): return LIMIT\n")
     assert local.call(limits.limit) == 1
+
+
+@pytest.mark.parametrize("bytecode", [True, False])
+def test_a_reload_may_remove_a_function(
+    local: Any, project: Project, monkeypatch: pytest.MonkeyPatch, bytecode: bool
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", not bytecode)
+    project.write("fewer.py", "def f(): return 1\ndef gone(): return 2\n")
+    fewer: Any = importlib.import_module("fewer")
+
+    def use() -> Any:
+        import fewer  # type: ignore[import-not-found]
+
+        return fewer.f()
+
+    assert local.call(use) == 1
+    project.write("fewer.py", "def f(): return 10\n")
+    importlib.reload(fewer)
+    assert local.call(use) == 10
+
+
+def test_an_own_module_with_the_name_of_a_standard_one_is_not_taken_for_that(
+    local: Any, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    project.write("this.py", "LIMIT = 1\ndef mine(): return 'mine', LIMIT\n")
+    project.write("uses_this.py", "import this\ndef use(): return this.mine()\n")
+    this: Any = importlib.import_module("this")
+    uses: Any = importlib.import_module("uses_this")
+    assert local.call(this.mine) == local.call(uses.use) == ("mine", 1)
+    assert "has the name of a standard module" in explain(this.mine).items[0].why
+
+    def inside() -> Any:
+        import this
+
+        return this.mine()  # type: ignore[attr-defined]
+
+    with pytest.raises(ShippingError, match=r"this.py has the name of a standard module.*Rename"):
+        local.call(inside)

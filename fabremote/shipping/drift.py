@@ -52,10 +52,10 @@ class Expected:
     settable: frozenset[str] = frozenset()
 
 
-def expected(tree: ast.Module) -> Expected:
+def expected(tree: ast.Module, text: str) -> Expected:
     """Return what a module's source says of its names."""
     names = _Names(tree.body)
-    touched, settable = _touched(tree.body, names.read)
+    touched, settable = _touched(tree.body, names.read, "global " in text)
     if "*" in names.bound:
         return Expected()
     found = _expected(tree.body, names.bound, lambda name: name)
@@ -155,11 +155,14 @@ def _run(node: ast.AST) -> Iterator[ast.AST]:
     return ast.iter_child_nodes(node)
 
 
-def _touched(body: list[ast.stmt], read: set[str]) -> tuple[set[str], set[str]]:
-    """Return the names that may change as a module is loaded, and those that functions bind."""
+def _touched(body: list[ast.stmt], read: set[str], binding: bool) -> tuple[set[str], set[str]]:
+    """Return the names that may change as a module is loaded, and those that functions bind.
+
+    ``binding``: whether any function binds names of the module.
+    """
     touched, settable = set(read), set()
     for node in body:
-        if isinstance(node, (*_DEFS, ast.ClassDef)):
+        if isinstance(node, (*_DEFS, ast.ClassDef)) and (binding or node.name in read):
             for inner in ast.walk(node):
                 if isinstance(inner, ast.Global):
                     settable.update(inner.names)
@@ -355,4 +358,25 @@ def _is_data(value: Any, depth: int = 0) -> bool:
     return all(_is_data(item, depth + 1) for item in items)
 
 
-__all__ = ["Drift", "Expected", "expected"]
+def codes_in(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code object, and those inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes_in(constant)
+
+
+def functions_of(owner: Any) -> Iterator[FunctionType]:
+    """Yield the functions of a module, and of its classes."""
+    for value in list(vars(owner).values()):
+        if isinstance(value, FunctionType):
+            yield value
+        elif isinstance(value, type) and _is_class_of(value, owner):
+            yield from functions_of(value)
+
+
+def _is_class_of(cls: type, owner: Any) -> bool:
+    return isinstance(owner, ModuleType) and cls.__module__ == owner.__name__
+
+
+__all__ = ["Drift", "Expected", "codes_in", "expected", "functions_of"]
