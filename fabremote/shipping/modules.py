@@ -111,15 +111,20 @@ class Modules:
         known = self._reasons.get(name)
         if known is None or known[0] is not needed:
             known = self._reasons[name] = needed, self._reason(name, needed)
-        return known[1]
+        return known[1] or _drifted(needed)
 
     def _reason(self, name: str, needed: dict[str, Source]) -> str | None:
+        hidden = _shadow(name)
+        if hidden is not None:
+            return hidden
         if name not in needed:
             return "its source isn't known"
         for source in needed.values():
             if source.stale:
                 return f"{source.file} has changed since it was loaded here"
             for other in sorted(source.imports.at_load):
+                if shadow := _shadow(other):
+                    return f"{source.name} imports {other}, and {shadow}"
                 if not (is_standard(other) or other in needed or self._is_there(other)):
                     return f"{source.name} imports {other}, which may not be there"
         return None
@@ -218,6 +223,11 @@ class Scope:
         self._met.add(name)
         if name.partition(".")[0] in _DYNAMIC:
             self.dynamic = True
+        elif (hidden := _shadow(name)) and self.modules.rule(name) is None:
+            raise ShippingError(
+                f"The module {name} can't be imported there: {hidden}. Rename it, or import it at "
+                "the top of the function's file, so that what is used of it goes by value."
+            )
         elif not is_standard(name):
             self.bundle.update(self.modules.closure(name))
 
@@ -289,6 +299,21 @@ def with_parents(name: str) -> list[str]:
     """Return the packages around a module, outermost first, and itself."""
     parts = name.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+
+
+def _shadow(name: str) -> str | None:
+    """Return what hides the standard library's module ``name`` here, or None."""
+    file = sources.shadowing(name.partition(".")[0])
+    return f"{file} has the name of a standard module, which is what is there" if file else None
+
+
+def _drifted(needed: dict[str, Source]) -> str | None:
+    """Return what was changed in a module here, so that its source doesn't make it any more."""
+    for source in needed.values():
+        name = source.changed()
+        if name is not None:
+            return f"{source.name}.{name} was changed here since {source.name} was loaded"
+    return None
 
 
 def _is_registered(name: str) -> bool:

@@ -18,12 +18,13 @@ import site
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from fabremote.agent.bundle import MIXED, MODULE, NAMESPACE, PACKAGE
+from fabremote.shipping.drift import Drift, codes_in, expected, functions_of
+from fabremote.shipping.source_files import quiet
 from fabremote.store import Blob
 
 # Names that tell installed code wherever its folder is.
@@ -39,7 +40,8 @@ class Source:
     """A module's source: what is sent of it.
 
     ``kind``: a number of `fabremote.agent.bundle`. ``folders``: where a package's files are.
-    ``stale``: whether the file has changed since the module was loaded from it.
+    ``stale``: whether the file has changed since the module was loaded from it. ``module``: the
+    one that was.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Source:
     kind: int
     folders: tuple[str, ...] = ()
     stale: bool = False
+    module: ModuleType | None = None
 
     @functools.cached_property
     def blob(self) -> Blob:
@@ -59,10 +62,27 @@ class Source:
         """What ``agent.bundle.take`` takes in."""
         return self.name, self.text, self.file, self.kind
 
-    @functools.cached_property
+    @property
     def imports(self) -> Imports:
         """What it imports."""
-        return _imports(self)
+        return self._parsed[0]
+
+    @functools.cached_property
+    def _parsed(self) -> tuple[Imports, Drift | None]:
+        try:
+            with quiet():
+                tree = ast.parse(self.text)
+        except (SyntaxError, ValueError):
+            return Imports(frozenset(), frozenset()), None
+        drift = None
+        if type(self.module) is ModuleType and not is_installed(self):
+            drift = Drift(self.module, self.text, expected(tree, self.text))
+        return _imports(self, tree), drift
+
+    def changed(self) -> str | None:
+        """Return a name that was changed in the module since it was loaded, or None."""
+        drift = self._parsed[1]
+        return drift.changed() if drift is not None else None
 
 
 @dataclass(frozen=True)
@@ -87,7 +107,24 @@ def _foreign_folders() -> tuple[str, ...]:
 
 def is_standard(name: str) -> bool:
     """Return whether the module is part of Python's standard library."""
-    return name.partition(".")[0] in sys.stdlib_module_names and name != "__main__"
+    top = name.partition(".")[0]
+    return top in sys.stdlib_module_names and name != "__main__" and shadowing(top) is None
+
+
+def shadowing(top: str) -> str | None:
+    """Return the file of a loaded module of the user's own that has a standard one's name."""
+    module = sys.modules.get(top)
+    if module is None or top not in sys.stdlib_module_names:
+        return None
+    file = getattr(module, "__file__", None)
+    known = _shadowing.get(top)
+    if known is None or known[0] is not module or known[1] is not file:
+        own = isinstance(file, str) and os.path.exists(file) and not is_installed_file(file)
+        known = _shadowing[top] = module, file, file if own else None
+    return known[2]
+
+
+_shadowing: dict[str, tuple[ModuleType, Any, str | None]] = {}
 
 
 @functools.cache
@@ -164,13 +201,17 @@ def any_source(name: str) -> Source | None:
         spec = getattr(module, "__spec__", None) if module is not None else find_spec(name)
         source = _read(name, spec, module) if spec is not None else None
         stamp = stamp_of(source.file) if source is not None and module is None else None
-        known = _sources[name] = _Known(source, module, spec, stamp)
+        known = _Known(source, module, spec, stamp)
+        if spec is not None:
+            _sources[name] = known
     return known.source
 
 
 def source_of(name: str) -> Source | None:
     """Return the source of own module ``name``, or None if it is not own or has none."""
     if name in sys.modules and origin(name) == "installed":
+        return None
+    if shadowing(name.partition(".")[0]) is not None:
         return None
     source = any_source(name)
     return None if source is None or is_installed(source) else source
@@ -205,11 +246,13 @@ def _read(name: str, spec: Any, module: ModuleType | None) -> Source | None:
         return None
     if not spec.origin.endswith(".py") or not os.path.exists(spec.origin):
         text = _text_of(spec)
-        return None if text is None else Source(name, text, spec.origin, kind, folders)
+        return (
+            None if text is None else Source(name, text, spec.origin, kind, folders, module=module)
+        )
     with open(spec.origin, "rb") as stream:
         text = importlib.util.decode_source(stream.read())
     stale = module is not None and _has_changed(module, spec, text)
-    return Source(name, text, spec.origin, kind, folders, stale)
+    return Source(name, text, spec.origin, kind, folders, stale, module)
 
 
 def _text_of(spec: Any) -> str | None:
@@ -238,11 +281,14 @@ def _has_changed(module: ModuleType, spec: Any, text: str) -> bool:
     if not sys.dont_write_bytecode and not _bytecode_matches(spec, stat):
         return True
     try:
-        compiled = set(_codes(compile(text, spec.origin, "exec", dont_inherit=True)))
+        compiled = set(codes_in(compile(text, spec.origin, "exec", dont_inherit=True)))
     except (SyntaxError, ValueError):
         return True
-    live = [fn.__code__ for fn in _functions(module) if fn.__module__ == module.__name__]
-    return any(code.co_filename == spec.origin and code not in compiled for code in live)
+    # A reload leaves those that the file doesn't have any more.
+    names = {code.co_name for code in compiled}
+    live = [fn.__code__ for fn in functions_of(module) if fn.__module__ == module.__name__]
+    own = [code for code in live if code.co_filename == spec.origin and code.co_name in names]
+    return any(code not in compiled for code in own)
 
 
 def _bytecode_matches(spec: Any, stat: os.stat_result) -> bool:
@@ -256,26 +302,6 @@ def _bytecode_matches(spec: Any, stat: os.stat_result) -> bool:
         return True
     seconds, size = int(stat.st_mtime) & 0xFFFFFFFF, stat.st_size & 0xFFFFFFFF
     return head[8:] == seconds.to_bytes(4, "little") + size.to_bytes(4, "little")
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
-def _functions(owner: Any) -> Iterator[FunctionType]:
-    """Yield the functions of a module, and of its classes."""
-    for value in list(vars(owner).values()):
-        if isinstance(value, FunctionType):
-            yield value
-        elif isinstance(value, type) and _is_class_of(value, owner):
-            yield from _functions(value)
-
-
-def _is_class_of(cls: type, owner: Any) -> bool:
-    return isinstance(owner, ModuleType) and cls.__module__ == owner.__name__
 
 
 # Modules that aren't loaded
@@ -308,14 +334,10 @@ def is_module(name: str) -> bool:
 # Imports
 
 
-def _imports(source: Source) -> Imports:
+def _imports(source: Source, tree: ast.Module) -> Imports:
     package = source.name if source.kind != MODULE else source.name.rpartition(".")[0]
     at_load: set[str] = set()
     anywhere: set[str] = set()
-    try:
-        tree = ast.parse(source.text)
-    except SyntaxError:
-        return Imports(frozenset(), frozenset())
     queue: list[tuple[ast.AST, bool]] = [(tree, True)]
     for node, loading in queue:
         found = imported_names(node, package)
