@@ -62,6 +62,16 @@ class Stream:
 
 Method = type(Stream(b"").read)
 
+NAT = "pandas._libs.tslibs.nattype."
+# What versions of NumPy and pandas call the same: (its beginning, the other one).
+RENAMED = (
+    ("numpy._core.", "numpy.core."),
+    ("numpy.core.", "numpy._core."),
+    ("numpy.rec.", "numpy."),
+    (NAT + "_nat_unpickle", NAT + "__nat_unpickle"),
+    (NAT + "__nat_unpickle", NAT + "_nat_unpickle"),
+)
+
 
 class Unpickler(_Unpickler):
     """Loads payloads; the caller is trusted, so names are looked up as usual."""
@@ -73,6 +83,11 @@ class Unpickler(_Unpickler):
         try:
             return super(Unpickler, self).find_class(module, name)
         except (AttributeError, ImportError) as error:
+            full = module + "." + name
+            for start, other in RENAMED:
+                if full.startswith(start):
+                    module, _, name = (other + full[len(start) :]).rpartition(".")
+                    return attribute(module, name)
             raise missing(error, module, name)
 
 
@@ -150,6 +165,20 @@ def lru_cache(wrapped, maxsize, typed):
     import functools
 
     return functools.lru_cache(maxsize, typed)(wrapped)
+
+
+def string_dtype(storage, missing):
+    """Return the dtype of pandas' texts; before pandas 2.3 its missing value is always NA."""
+    make = attribute("pandas", "StringDtype")
+    try:
+        return make(storage, missing)
+    except TypeError:
+        return make()
+
+
+def strings(dtype, values):
+    """Return texts as an array of pandas."""
+    return attribute("pandas", "array")(values, dtype=dtype)
 
 
 def typing_object(kind, name, args=(), settings={}):  # noqa: B006

@@ -17,7 +17,7 @@ from invoke.context import Context
 from fabremote.agent import bundle, loader, sources
 from fabremote.agent import classes as agent_classes
 from fabremote.bootstrap import RemotePython
-from fabremote.shipping import classes, code
+from fabremote.shipping import classes, code, third_party
 from fabremote.shipping.modules import Scope
 from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
 from fabremote.shipping.singletons import Singleton
@@ -74,7 +74,7 @@ class PayloadPickler(_pickle.Pickler):
     def __init__(
         self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None, scope: Scope
     ) -> None:
-        protocol = 5 if remote.version >= (3, 8) else 4
+        protocol = self.protocol = 5 if remote.version >= (3, 8) else 4
         super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
         self.remote = remote
         self.classes: list[type] = []
@@ -107,7 +107,7 @@ class PayloadPickler(_pickle.Pickler):
             )
         if id(obj) in _SENTINELS:
             return loader.attribute, ("dataclasses", _SENTINELS[id(obj)])
-        return NotImplemented
+        return third_party.reduce(obj, self.protocol)
 
     def goes_by_name(self, obj: Any) -> bool:
         """Return whether the far side can import ``obj`` by its module and qualified name."""

@@ -1,0 +1,139 @@
+"""Objects of NumPy and pandas reach hosts that have other versions of these."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.context import Context
+
+from fabremote import wrap
+
+np: Any = pytest.importorskip("numpy")
+pd: Any = pytest.importorskip("pandas")
+
+OLDER = ("numpy==1.26.4", "pandas==2.1.4")
+
+
+@pytest.fixture(scope="session")
+def older_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter with older libraries than those that run the tests."""
+    if np.__version__.startswith("1."):
+        pytest.skip("the NumPy that runs the tests is an older one itself")
+    folder = tmp_path_factory.mktemp("older")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    command = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", *OLDER]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"pip can't install {OLDER}: {done.stderr.strip()[-200:]}")
+    return python
+
+
+@pytest.fixture(scope="module")
+def older(older_python: Path) -> Iterator[Any]:
+    """A host with older libraries."""
+    with wrap(Context()) as made:
+        python = made.python(python=str(older_python))
+        python.call(abs, -1)
+        yield python
+
+
+@pytest.fixture(scope="module")
+def same() -> Iterator[Any]:
+    """A host with the libraries of the tests."""
+    with wrap(Context()) as made:
+        python = made.python(python=sys.executable)
+        python.call(abs, -1)
+        yield python
+
+
+def described(array: Any) -> Any:
+    return array.dtype.str, array.shape, array.tolist(), array.flags.writeable
+
+
+FIELDS = [("a", "<i4"), ("b", "<f8")]
+ARRAYS = {
+    "floats": lambda: np.arange(6.0),
+    "fortran": lambda: np.asfortranarray(np.arange(6).reshape(2, 3)),
+    "transposed": lambda: np.arange(24).reshape(2, 3, 4).transpose(1, 2, 0),
+    "stepped": lambda: np.arange(10)[::2],
+    "text": lambda: np.array(["ab", "c"]),
+    "structured": lambda: np.array([(1, 2.5)], dtype=FIELDS),
+    "dates": lambda: np.array(["2020-01-01"], "M8[D]"),
+    "complex": lambda: np.array([1 + 2j]),
+    "no dimension": lambda: np.array(3),
+    "empty": lambda: np.empty((0, 3)),
+    "big-endian": lambda: np.arange(3, dtype=">i4"),
+    "objects": lambda: np.array([1, "a", None], object),
+    "records": lambda: np.rec.array([(1, 2.5)], dtype=FIELDS),
+    "masked": lambda: np.ma.array([1, 2], mask=[0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("host", ["older", "same"])
+def test_arrays_reach_another_numpy(host: str, name: str, request: Any) -> None:
+    array = ARRAYS[name]()
+    assert request.getfixturevalue(host).call(described, array)[:3] == described(array)[:3]
+
+
+def test_scalars_reach_another_numpy(older: Any) -> None:
+    assert older.call(lambda one, two: (float(one), bool(two)), np.float64(3), np.bool_(1)) == (
+        3.0,
+        True,
+    )
+
+
+def days(**more: Any) -> Any:
+    return pd.date_range("2020-01-01", periods=3, **more)
+
+
+FRAMES = {
+    "frame": lambda: pd.DataFrame({"a": [1, 2], "b": [1.0, 2.0]}),
+    "text": lambda: pd.DataFrame({"a": ["x", "y"]}, index=["i", "j"]),
+    "dates": lambda: pd.Series(days(), index=days(freq="D", name="day")),
+    "zone": lambda: pd.Series(days(tz="UTC")),
+    "spans": lambda: pd.Series([1, 2], index=pd.to_timedelta([1, 2], unit="h")),
+    "levels": lambda: pd.Series([1], index=pd.MultiIndex.from_tuples([(1, 2)])),
+    "numbers": lambda: pd.Series([1, 2], dtype="Int64"),
+    "categories": lambda: pd.Series(["a", "b"]).astype("category"),
+    "periods": lambda: pd.Series([1, 2], index=pd.period_range("2020-01", periods=2, freq="M")),
+}
+
+
+def told(frame: Any) -> Any:
+    return frame.astype(str).values.tolist(), [str(one) for one in frame.index], frame.index.name
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("host", ["older", "same"])
+def test_frames_reach_another_pandas(host: str, name: str, request: Any) -> None:
+    frame = FRAMES[name]()
+    assert request.getfixturevalue(host).call(told, frame) == told(frame)
+
+
+def test_a_missing_text_and_time_stay_missing(older: Any) -> None:
+    def missing(texts: Any, time: Any) -> Any:
+        import pandas
+
+        return texts.isna().tolist(), time is pandas.NaT
+
+    assert older.call(missing, pd.Series(["x", None]), pd.NaT) == ([False, True], True)
+
+
+def test_an_index_keeps_its_frequency(older: Any, same: Any) -> None:
+    for host in (older, same):
+        assert host.call(lambda index: (index.freqstr, index.name), days(name="day")) == (
+            "D",
+            "day",
+        )
+
+
+def test_text_of_the_same_pandas_keeps_its_dtype(same: Any) -> None:
+    for series in (pd.Series(["x", None]), pd.Series(["x", None], dtype="string")):
+        assert same.call(lambda one: repr(one.array), series) == repr(series.array)
