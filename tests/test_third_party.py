@@ -52,6 +52,12 @@ def same() -> Iterator[Any]:
         yield python
 
 
+@pytest.fixture(scope="module")
+def hosts(older: Any, same: Any) -> dict[str, Any]:
+    """Both, by name."""
+    return {"older": older, "same": same}
+
+
 def described(array: Any) -> Any:
     return array.dtype.str, array.shape, array.tolist(), array.flags.writeable
 
@@ -77,9 +83,9 @@ ARRAYS = {
 
 @pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("host", ["older", "same"])
-def test_arrays_reach_another_numpy(host: str, name: str, request: Any) -> None:
+def test_arrays_reach_another_numpy(host: str, name: str, hosts: dict[str, Any]) -> None:
     array = ARRAYS[name]()
-    assert request.getfixturevalue(host).call(described, array)[:3] == described(array)[:3]
+    assert hosts[host].call(described, array)[:3] == described(array)[:3]
 
 
 def test_scalars_reach_another_numpy(older: Any) -> None:
@@ -112,9 +118,9 @@ def told(frame: Any) -> Any:
 
 @pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.parametrize("host", ["older", "same"])
-def test_frames_reach_another_pandas(host: str, name: str, request: Any) -> None:
+def test_frames_reach_another_pandas(host: str, name: str, hosts: dict[str, Any]) -> None:
     frame = FRAMES[name]()
-    assert request.getfixturevalue(host).call(told, frame) == told(frame)
+    assert hosts[host].call(told, frame) == told(frame)
 
 
 def test_a_missing_text_and_time_stay_missing(older: Any) -> None:
