@@ -92,7 +92,8 @@ def namespace(cls: type) -> dict[str, Any]:
 def attributes(cls: type) -> dict[str, Any]:
     """Return the attributes to set on the class once it is there."""
     found = {}
-    for name, value in cls.__dict__.items():
+    # A list, as other threads may set attributes meanwhile.
+    for name, value in list(cls.__dict__.items()):
         if name in _MADE or _is_slot(cls, value):
             continue
         if _is_typings(value):

@@ -350,12 +350,22 @@ def _names_in(folder: str, bare: bool) -> Iterator[str]:
     for entry in entries:
         name = entry.name
         if name.isidentifier() and entry.is_dir():
-            if name != "__pycache__" and any(each.endswith(".py") for each in os.listdir(entry)):
+            if name != "__pycache__" and any(
+                each.endswith(".py") for each in _listing(entry.path)
+            ):
                 yield name
         elif suffix := next((each for each in suffixes if name.endswith(each)), ""):
             stem = name[: -len(suffix)].partition(".")[0]
             if stem.isidentifier() and stem not in ("__init__", "__main__"):
                 yield stem
+
+
+def _listing(folder: str) -> list[str]:
+    """Return the names in a folder, none if it may not be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 # What isn't there

@@ -198,7 +198,7 @@ class PayloadPickler(_pickle.Pickler):
         start = module.__name__ + "."
         found = [
             name
-            for name in sys.modules
+            for name in list(sys.modules)
             if name.startswith(start) and names.issuperset(name[len(start) :].split("."))
         ]
         for name in found:
@@ -270,7 +270,7 @@ def _captured(fn: types.FunctionType) -> list[Any]:
 
 def _attributes(module: types.ModuleType, names: frozenset[str]) -> dict[str, Any]:
     """Return what code may use of a module that goes by value."""
-    return {name: value for name, value in vars(module).items() if name in names}
+    return {name: value for name, value in list(vars(module).items()) if name in names}
 
 
 _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {

@@ -249,8 +249,12 @@ def _read(name: str, spec: Any, module: ModuleType | None) -> Source | None:
         return (
             None if text is None else Source(name, text, spec.origin, kind, folders, module=module)
         )
-    with open(spec.origin, "rb") as stream:
-        text = importlib.util.decode_source(stream.read())
+    try:
+        with open(spec.origin, "rb") as stream:
+            text = importlib.util.decode_source(stream.read())
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        # Not readable, or not in the encoding that it says: as if there were no source.
+        return None
     stale = module is not None and _has_changed(module, spec, text)
     return Source(name, text, spec.origin, kind, folders, stale, module)
 
@@ -320,7 +324,8 @@ def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
             return None
         path = list(spec.submodule_search_locations)
         return importlib.machinery.PathFinder.find_spec(name, path)
-    except (ImportError, ValueError, AttributeError):
+    # A KeyError: the path of a package that isn't loaded asks its parent, which isn't either.
+    except (ImportError, ValueError, AttributeError, KeyError):
         return None
 
 
