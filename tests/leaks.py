@@ -44,8 +44,16 @@ class Snapshot:
         return [
             f"thread {thread.name}"
             for thread in left
-            if thread.name != SERVING and not thread.name.startswith("waitpid-")
+            if thread.name != SERVING
+            and not thread.name.startswith("waitpid-")
+            and not self._is_of_before(thread)
         ]
+
+    def _is_of_before(self, thread: threading.Thread) -> bool:
+        """Whether an agent that there was before has begun to send in a thread of its own."""
+        reader = thread.name.replace("fabremote-outbox-", "fabremote-reader-", 1)
+        same = [one for one in self._threads if one.name == reader and one.is_alive()]
+        return reader != thread.name and bool(same)
 
     def _more_descriptors(self) -> list[str]:
         now = _descriptors()

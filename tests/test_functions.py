@@ -1303,6 +1303,7 @@ def test_a_module_registered_with_cloudpickle_goes_by_value(tmp_path: Path) -> N
         print(py.call(scale), py.call(helpers.area, 2))
         print(type(py.call(helpers.Disk, 1)) is helpers.Disk)
         cloudpickle.unregister_pickle_by_value(helpers)
+        helpers.SCALE = 10
         print(py.call(scale), py.call(helpers.area, 2))
     """
     assert run_script(tmp_path, {"helpers.py": HELPERS, **main(text)}) == [
