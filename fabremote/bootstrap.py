@@ -200,10 +200,7 @@ class Start:
 
     def hello(self, received: bytes) -> tuple[RemotePython, bytes] | None:
         """Return the interpreter and the bytes after its hello, once that is in ``received``."""
-        pattern = (
-            rb"\n%s hello (\d{1,4})\.(\d{1,4})\.(\d{1,4}) (\S+) (\d{1,4}) (\d{1,9}) ([^\n]*)\n"
-        )
-        match = re.search(pattern % self.marker.encode(), received)
+        match = re.search(_HELLO % self.marker.encode(), received)
         if match is None:
             return None
         version = (int(match[1]), int(match[2]), int(match[3]))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
 from fabremote.demo.server import OpenSSHServer, Server, find_sshd
+from fabremote.links import ProcessLink
 from tests import interpreters
 from tests.leaks import Snapshot
 from tests.packages import make_wheel
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fabremote import Connection
 
 SERVERS: list[Server] = []
+ServerT = TypeVar("ServerT", bound=Server)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -96,7 +98,12 @@ def make_server(kind: str, directory: Path, env: dict[str, str]) -> Server:
 
 
 def _serving(kind: str, paths: pytest.TempPathFactory, env: dict[str, str]) -> Iterator[Server]:
-    with make_server(kind, paths.mktemp(kind), env) as server:
+    yield from served(make_server(kind, paths.mktemp(kind), env))
+
+
+def served(server: ServerT) -> Iterator[ServerT]:
+    """Run a server, as one whose processes must not be left behind."""
+    with server:
         SERVERS.append(server)
         yield server
         SERVERS.remove(server)
@@ -153,6 +160,20 @@ def conn_openssh(openssh: Server) -> Iterator[Connection]:
     connection = connect(openssh)
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of what is sent to local agents, one after the other."""
+    sizes: list[int] = []
+    send = ProcessLink.send
+
+    def counted(self: ProcessLink, data: bytes) -> None:
+        sizes.append(len(data))
+        send(self, data)
+
+    monkeypatch.setattr(ProcessLink, "send", counted)
+    return sizes
 
 
 @pytest.fixture(autouse=True)

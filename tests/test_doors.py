@@ -39,7 +39,7 @@ from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
 from fabremote.hosts import open_connection
 from fabremote.verification import way
-from tests.conftest import SERVERS
+from tests.conftest import served
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -74,10 +74,7 @@ def inner(
     if find_sshd() is None:
         pytest.skip("no sshd on this machine")
     env = {**remote_env, "INNER": "yes"}
-    with OpenSSHServer(tmp_path_factory.mktemp("inner"), env=env) as server:
-        SERVERS.append(server)
-        yield server
-        SERVERS.remove(server)
+    yield from served(OpenSSHServer(tmp_path_factory.mktemp("inner"), env=env))
 
 
 @pytest.fixture

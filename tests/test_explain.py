@@ -116,29 +116,21 @@ def test_options_of_an_interpreter_count_and_nothing_is_started(
         assert item(sent, "module", "mine.tool").why == "sent by modules="
 
 
-def test_sizes_are_those_that_travel(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_are_those_that_travel(own: Any, sent: list[int]) -> None:
     context = wrap(Context())
     python = context.python(python=sys.executable)
     python.call(abs, -1)
-    sizes: list[int] = []
-    send = ProcessLink.send
-
-    def counted(self: ProcessLink, data: bytes) -> None:
-        sizes.append(len(data))
-        send(self, data)
-
-    monkeypatch.setattr(ProcessLink, "send", counted)
     tool = own("mine.tool")
     try:
         for fn, args in ((work, (1,)), (tool.use, ()), (len, ("abc",))):
             found = explain(fn, *args, python=python)
             assert str(found.python).startswith("Python 3.")
-            sizes.clear()
+            sent.clear()
             python.call(fn, *args)
             python.call(fn, *args)
             # Beside them, headers of frames and digests.
-            assert 0 < sizes[0] - found.first < 400
-            assert 0 < sizes[1] - found.repeated < 200
+            assert 0 < sent[0] - found.first < 400
+            assert 0 < sent[1] - found.repeated < 200
     finally:
         context.close()
 

@@ -33,7 +33,7 @@ from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
 from fabremote.hosts import open_connection
 from tests import passwords
-from tests.conftest import SERVERS, connect
+from tests.conftest import connect, served
 
 HOST = "127.0.0.1"
 ALONE: dict[str, Any] = {"look_for_keys": False, "allow_agent": False}
@@ -64,10 +64,7 @@ def second(
     """Another sshd, with another host key and another user key."""
     if find_sshd() is None:
         pytest.skip("no sshd on this machine")
-    with GatewayServer(tmp_path_factory.mktemp("second"), env=remote_env) as server:
-        SERVERS.append(server)
-        yield server
-        SERVERS.remove(server)
+    yield from served(GatewayServer(tmp_path_factory.mktemp("second"), env=remote_env))
 
 
 @pytest.fixture

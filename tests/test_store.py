@@ -40,20 +40,6 @@ def local(context: Any) -> Any:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of what is sent to local agents, one after the other."""
-    sizes: list[int] = []
-    send = ProcessLink.send
-
-    def counted(self: ProcessLink, data: bytes) -> None:
-        sizes.append(len(data))
-        send(self, data)
-
-    monkeypatch.setattr(ProcessLink, "send", counted)
-    return sizes
-
-
-@pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """An own package of some size."""
     folder = tmp_path / "large"
