@@ -12,7 +12,7 @@ How a call travels::
 
     decorator, tasks, wrapping   @remotely, @task, wrap, install: ways in
         |-- hosts, ssh_options, hostkeys   connections made from a host name
-        |-- group                          several hosts
+        |-- group, executor                several hosts
     connection  Connection: Fabric's side
         |
     interpreter options bound to a host; call, run, submit
@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 from fabremote.connection import Connection
 from fabremote.exceptions import (
     EnvironmentBuildError,
+    NoHostsLeft,
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteConnectionRefused,
@@ -48,6 +49,7 @@ from fabremote.exceptions import (
     ShippingError,
     UntrustedResult,
 )
+from fabremote.executor import RemoteExecutor
 from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
 from fabremote.interpreter import Interpreter, RemoteFuture, Result
 from fabremote.tasks import task
@@ -62,11 +64,13 @@ __all__ = [
     "EnvironmentBuildError",
     "GroupResult",
     "Interpreter",
+    "NoHostsLeft",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
     "RemoteError",
     "RemoteException",
+    "RemoteExecutor",
     "RemoteFuture",
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",

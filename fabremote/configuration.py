@@ -23,6 +23,10 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
     "build_timeout": 1800.0,
     # Whether connections made with Fabric verify host keys, too; None keeps Fabric's way.
     "verify_host_keys": None,
+    # Of groups: hosts worked on at once, labels before their lines, a live view; see `group`.
+    "max_workers": None,
+    "labels": None,
+    "progress": None,
     # Any of the above by host: {"web*": {"python": "/opt/venv/bin/python"}}.
     "hosts": {},
 }
@@ -49,7 +53,8 @@ def remotely(context: Any) -> dict[str, Any]:
         _check_keys(settings, f"remotely.hosts.{pattern}")
         if fnmatch.fnmatchcase(host, pattern):
             found.update(settings)
-    found["verify_host_keys"] = _truth("verify_host_keys", found["verify_host_keys"])
+    for name in ("verify_host_keys", "labels", "progress"):
+        found[name] = _truth(name, found[name])
     return found
 
 

@@ -8,6 +8,7 @@
      +- RemoteInterpreterMissing          no such interpreter, or not a usable one
      +- EnvironmentBuildError             the packages required can't be had there
      +- RemoteConnectionLost              the link broke during a call
+     +- NoHostsLeft                       also a concurrent.futures.BrokenExecutor
      +- RemoteProcessDied                 the worker ended without an answer
      +- RemoteTimeout                     also a TimeoutError
      +- RemoteCancelled                   also a concurrent.futures.CancelledError
@@ -64,6 +65,13 @@ class EnvironmentBuildError(RemoteException):
 
 class RemoteConnectionLost(RemoteException):
     """The link to the host broke during a call; whether the call ran is not known."""
+
+
+class NoHostsLeft(RemoteException, concurrent.futures.BrokenExecutor):
+    """None of an executor's hosts can be reached any more, so that nothing can run its work.
+
+    The last host's failure is its ``__cause__``.
+    """
 
 
 class RemoteProcessDied(RemoteException):
@@ -151,8 +159,18 @@ class RemoteTraceback(Exception):
         return '\n"""\n' + self.text + '"""'
 
 
+def raised_there(error: BaseException) -> bool:
+    """Return whether a function on a host raised ``error``, rather than this side."""
+    seen: set[int] = set()
+    while error.__cause__ is not None and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__cause__
+    return isinstance(error, RemoteTraceback)
+
+
 __all__ = [
     "EnvironmentBuildError",
+    "NoHostsLeft",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
@@ -166,4 +184,5 @@ __all__ = [
     "ResultError",
     "ShippingError",
     "UntrustedResult",
+    "raised_there",
 ]

@@ -15,7 +15,7 @@ from invoke.context import Context
 from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
-from fabremote.calls import Call, Outcome
+from fabremote.calls import CANCELLED, Call, Outcome
 from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
 from fabremote.options import Options, resolve
 from fabremote.session import Session
@@ -199,6 +199,8 @@ class Prepared:
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._keep = keep
         self.name = name_of(fn)
+        self._call: Call | None = None
+        self._cancelled = False
         if options.echo:
             print(options.echo_format.format(command=self.text()))
 
@@ -236,12 +238,22 @@ class Prepared:
     def _finish(self) -> tuple[Any, Outcome]:
         while True:
             call, payload, decoder = self._start()
+            self._call = call
+            if self._cancelled:
+                self.cancel()
             try:
                 return self._run(call, payload, decoder)
             except Unloadable as failure:
                 # Nothing of the function has run: it goes again, without the module.
                 if not call.session.keep_from(failure.names):
                     raise failure.error from failure.error.__cause__
+
+    def cancel(self) -> None:
+        """Have the call killed that another thread waits for in `value` or is about to."""
+        self._cancelled = True
+        if self._call is not None:
+            self._call.kill()
+            self._call.deliver(CANCELLED, b"")
 
     def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
         try:

@@ -100,6 +100,14 @@ def size(value: Any) -> int:
     return value
 
 
+def count(name: str, value: Any) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)  # a variable's text
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number above 0.")
+    return value
+
+
 def requires(value: object, wheels: object) -> Requirements | None:
     if wheels not in (None, "local"):
         raise ValueError(f"wheels={wheels!r} must be 'local' or None.")

@@ -54,7 +54,7 @@ class Output:
             return
         self._remember(text)
         if self._target is not None:
-            _show(self._target, text)
+            show(self._target, text)
         if self._watchers:
             self._seen += text
             for watcher, memory in self._watchers:
@@ -91,7 +91,8 @@ def _submit(watcher: StreamWatcher, memory: dict[str, Any], text: str) -> list[s
         shared.update(before)
 
 
-def _show(target: IO[str], text: str) -> None:
+def show(target: IO[str], text: str) -> None:
+    """Write text to a local file at once, with what its encoding lacks escaped."""
     try:
         target.write(text)
     except UnicodeEncodeError:
@@ -190,4 +191,4 @@ def local_stream(given: IO[str] | None, name: str) -> IO[str]:
     return stream
 
 
-__all__ = ["Feeder", "Output", "local_stream"]
+__all__ = ["Feeder", "Output", "local_stream", "show"]

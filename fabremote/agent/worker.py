@@ -145,9 +145,7 @@ def respond(header, data, buffers):
         return [b"M", struct.pack(">H", len(names)), names] + pieces[1:]
     encoder = answers.Encoder(trust)
     try:
-        value = fn(*args, **kwargs)
-        if is_coroutine(value):
-            value = run_coroutine(value)
+        value = finished(fn(*args, **kwargs))
     except BaseException as error:
         return failed(b"E", error, encoder)
     try:
@@ -217,29 +215,29 @@ def carry(*args, **kwargs):
     """Call a method, ``args[0]``; return (value, instance), for the caller to take its state."""
     fn, instance = args[:2]
     try:
-        value = fn(*args[1:], **kwargs)
-        if is_coroutine(value):
-            value = run_coroutine(value)
+        value = finished(fn(*args[1:], **kwargs))
     except BaseException as error:
         vars(error)[CARRIED] = instance
         raise
     return value, instance
 
 
-def is_coroutine(value):
-    """Return whether ``value`` is what an async function returns when called."""
-    return type(value).__name__ == "coroutine" and hasattr(value, "cr_frame")
+def each(calls):
+    """Return the values of several calls in their order: of (function, args, kwargs)."""
+    return [finished(fn(*args, **kwargs)) for fn, args, kwargs in calls]
 
 
-def run_coroutine(coroutine):
-    """Run a coroutine to its end and return its value."""
+def finished(value):
+    """Return a value, or if it is what an async function returns when called, its result."""
+    if type(value).__name__ != "coroutine" or not hasattr(value, "cr_frame"):
+        return value
     import asyncio
 
     if hasattr(asyncio, "run"):
-        return asyncio.run(coroutine)
+        return asyncio.run(value)
     loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(coroutine)
+        return loop.run_until_complete(value)
     finally:
         loop.close()
 
