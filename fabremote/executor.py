@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import itertools
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from fabremote.group_work import max_workers, setting
 from fabremote.interpreter import RemoteFuture
 from fabremote.options import PythonOptions, check_names
 from fabremote.pool import Pool
+from fabremote.shipping.payload import check_callable, name_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -130,12 +132,17 @@ class RemoteExecutor(concurrent.futures.Executor):
             check.count("buffersize", buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
         rows = zip(*iterables, strict=False)
-        results = self._results(_calls(fn, rows, chunksize), deadline, buffersize)
+        check_callable(fn)
+        results = self._results(Batch(fn), _calls(fn, rows, chunksize), deadline, buffersize)
         next(results)
         return results
 
     def _results(
-        self, calls: Iterator[Any], deadline: float | None, buffersize: int | None
+        self,
+        batch: Batch,
+        calls: Iterator[Any],
+        deadline: float | None,
+        buffersize: int | None,
     ) -> Iterator[Any]:
         """Yield None once the first calls are under way, and then the results."""
         waiting: deque[RemoteFuture[Any]] = deque()
@@ -144,7 +151,7 @@ class RemoteExecutor(concurrent.futures.Executor):
         def fill() -> None:
             try:
                 while len(waiting) < (buffersize or AHEAD * max(1, self._max_workers)):
-                    waiting.append(self.submit(worker.each, next(calls)))
+                    waiting.append(self.submit(batch, next(calls)))
             except StopIteration:
                 pass
             except Exception as error:
@@ -218,6 +225,21 @@ class RemoteExecutor(concurrent.futures.Executor):
         self.shutdown()
 
 
+class Batch:
+    """Several calls as one, named as the function of the first of them."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.__qualname__ = name_of(fn).removesuffix("()")
+
+    def __reduce__(self) -> Any:
+        return functools.partial, (worker.each,)
+
+    def __call__(self, calls: list[Any]) -> list[Any]:
+        """Return the values of (function, args, kwargs) calls, run here."""
+        values: list[Any] = worker.each(calls)
+        return values
+
+
 def _calls(fn: Callable[..., Any], rows: Iterator[tuple[Any, ...]], size: int) -> Iterator[Any]:
     while chunk := list(itertools.islice(rows, size)):
         yield [(fn, row, {}) for row in chunk]
@@ -241,4 +263,4 @@ def _checked(one: Any) -> Any:
     return one
 
 
-__all__ = ["RemoteExecutor"]
+__all__ = ["Batch", "RemoteExecutor"]

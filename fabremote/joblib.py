@@ -20,8 +20,7 @@ from typing import Any
 
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, register_parallel_backend
 
-from fabremote.agent import worker
-from fabremote.executor import RemoteExecutor
+from fabremote.executor import Batch, RemoteExecutor
 
 Future = concurrent.futures.Future[Any]
 
@@ -57,7 +56,7 @@ class FabremoteBackend(AutoBatchingMixin, ParallelBackendBase):
 
     def submit(self, func: Any, callback: Callable[[Future], Any] | None = None) -> Future:
         """Queue a batch of calls; return its Future."""
-        future = self._executor.submit(worker.each, func.items)
+        future = self._executor.submit(Batch(func.items[0][0]), func.items)
         self._futures.add(future)
         if callback is not None:
             future.add_done_callback(callback)
