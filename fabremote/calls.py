@@ -332,6 +332,8 @@ class Call:
         if self._feeder is not None:
             self._feeder.stop()
             self._feeder = None
+        for output in self._outputs.values():
+            output.end()
 
     def outcome(self) -> Outcome:
         """Return how the call ended."""

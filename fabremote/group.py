@@ -79,14 +79,7 @@ class GroupInterpreter:
         """
 
         def begin(one: Any, streams: Streams) -> RemoteFuture[Any]:
-            py, shown = _labelled(one, self._options, streams)
-            try:
-                future = py.submit(fn, *args, **kwargs)
-            except BaseException:
-                _close(shown)
-                raise
-            future.add_done_callback(lambda _: _close(shown))
-            return future
+            return _labelled(one, self._options, streams).submit(fn, *args, **kwargs)
 
         outcomes = outcomes_of(self._group)(begin, progress=False)
         return [_failed(one.error) if one.error is not None else one.value for one in outcomes]
@@ -134,28 +127,18 @@ class GroupInterpreter:
 
     def _each(self, action: Callable[[Interpreter], Any]) -> GroupResult[Any]:
         def act(one: Any, streams: Streams) -> Any:
-            py, shown = _labelled(one, self._options, streams)
-            try:
-                return action(py)
-            finally:
-                _close(shown)
+            return action(_labelled(one, self._options, streams))
 
         return _judged(outcomes_of(self._group)(act))
 
 
-def _labelled(
-    one: Any, options: PythonOptions, streams: Streams
-) -> tuple[Interpreter, Iterable[Any]]:
-    """Return a host's interpreter, and the streams that it shows output on, to be closed."""
+def _labelled(one: Any, options: PythonOptions, streams: Streams) -> Interpreter:
+    """Return a host's interpreter, whose output is labelled."""
     resolved = resolve(one, options)
     shown = streams(resolved.hide, resolved.out_stream, resolved.err_stream)
-    given = {**options, **shown}
-    return wrap_context(one).python(**given), shown.values()
-
-
-def _close(shown: Iterable[Any]) -> None:
-    for stream in shown:
-        stream.close()
+    given: dict[str, Any] = {**options, **shown}
+    made: Interpreter = wrap_context(one).python(**given)
+    return made
 
 
 def _judged(outcomes: list[Outcome]) -> GroupResult[Any]:
@@ -255,7 +238,8 @@ class OwnGroup(GroupCalls):
             try:
                 return getattr(one, method)(*args, **{**kwargs, **shown})
             finally:
-                _close(shown.values())
+                for stream in shown.values():
+                    stream.end_line()
 
         return _judged(outcomes_of(self)(act))
 

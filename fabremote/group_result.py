@@ -33,7 +33,8 @@ class ByConnection(dict[Any, T], Generic[T]):
     def __init__(self, pairs: Iterable[Pair]) -> None:
         self.pairs = tuple(pairs)
         self._by_identity = {id(one): value for one, value in self.pairs}
-        super().__init__(self.pairs)
+        # An Invoke context isn't hashable: it is found by identity alone.
+        super().__init__(pair for pair in self.pairs if type(pair[0]).__hash__ is not None)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -46,6 +47,11 @@ class ByConnection(dict[Any, T], Generic[T]):
             found: T = self._by_identity[id(connection)]
             return found
         return super().__getitem__(connection)
+
+    def __contains__(self, connection: object) -> bool:
+        if id(connection) in self._by_identity:
+            return True
+        return type(connection).__hash__ is not None and super().__contains__(connection)
 
     def get(self, connection: Any, default: Any = None) -> Any:
         """Return the value of a connection, or ``default``."""

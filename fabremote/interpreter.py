@@ -202,7 +202,8 @@ class Prepared:
         self._call: Call | None = None
         self._cancelled = False
         if options.echo:
-            print(options.echo_format.format(command=self.text()))
+            # Of one piece: other threads may print too.
+            print(options.echo_format.format(command=self.text()) + "\n", end="")
 
     def text(self) -> str:
         """Return the call as text, for echo and Result.command."""

@@ -132,6 +132,11 @@ class Terminal:
                     return
             time.sleep(SOON / 4)
 
+    def free_line(self, target: IO[str]) -> None:
+        """Leave the line in which the cursor stands, if somebody's unfinished one is there."""
+        with self.lock:
+            show(target, self._fresh())
+
     def _fresh(self) -> str:
         """Return what leads to an empty line."""
         other, self._unfinished = self._unfinished, None
@@ -179,8 +184,8 @@ class Labelled:
     def flush(self) -> None:
         """Nothing to do: whole lines are shown at once."""
 
-    def close(self) -> None:
-        """Show the last line even if it has no end."""
+    def end_line(self) -> None:
+        """Show what there is of a line, and end it."""
         with TERMINAL.lock:
             if "".join(self._parts).strip("\r"):
                 self._parts.append("\n")

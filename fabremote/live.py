@@ -11,13 +11,16 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
 
 from fabremote.labels import TERMINAL, is_terminal
+from fabremote.streams import show
 
 # How long work must take to be worth a view, and how often the view is drawn anew, in seconds.
 WORTH = 0.5
 PACE = 0.2
+# How long it stays away while more and more is printed, in seconds.
+REST = 0.05
 # So many names of hosts are shown.
 NAMES = 6
 
@@ -73,36 +76,61 @@ class View:
     def _run(self) -> None:
         if self._closed.wait(WORTH):
             return
-        live = self._start()
-        if live is None:
+        drawing = self._begin()
+        if drawing is None:
             return
         try:
             while not self._closed.wait(PACE):
-                live.refresh()
+                with TERMINAL.lock:
+                    drawing.draw()
         finally:
             with TERMINAL.lock:
                 TERMINAL.above = None
-                live.stop()
+                drawing.erase()
 
-    def _start(self) -> Any:
+    def _begin(self) -> Drawing | None:
+        with TERMINAL.lock:
+            if TERMINAL.above is not None:
+                return None  # Another group's work is shown.
+            TERMINAL.free_line(sys.stdout)
+            drawing = Drawing(self.text)
+            drawing.draw()
+            TERMINAL.above = drawing.above
+        return drawing
+
+
+class Drawing:
+    """A view on the terminal, below all that is printed; used under the terminal's lock."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
         from rich.console import Console
         from rich.live import Live
         from rich.text import Text
 
-        def above(text: str) -> None:
-            console.print(Text.from_ansi(text.removesuffix("\n")), soft_wrap=True)
-
         def view() -> Text:
-            return Text(self.text(), style="dim", overflow="ellipsis", no_wrap=True)
+            return Text(text(), style="dim", overflow="ellipsis", no_wrap=True)
 
-        with TERMINAL.lock:
-            if TERMINAL.above is not None:
-                return None
-            console = Console(file=sys.stdout, highlight=False)
-            live = Live(console=console, get_renderable=view, auto_refresh=False, transient=True)
-            live.start(refresh=True)
-            TERMINAL.above = above
-        return live
+        self._target = sys.stdout
+        console = Console(file=self._target)
+        self._live = Live(console=console, get_renderable=view, auto_refresh=False, transient=True)
+        self._drawn: float | None = None
+
+    def draw(self) -> None:
+        """Show it as it is now."""
+        self._live.start()
+        self._live.refresh()
+        self._drawn = time.monotonic()
+
+    def erase(self) -> None:
+        """Take it away."""
+        self._live.stop()
+
+    def above(self, text: str) -> None:
+        """Write text, untouched, where the view was; after a flood `draw` is left to others."""
+        self.erase()
+        show(self._target, text)
+        if self._drawn is None or time.monotonic() - self._drawn > REST:
+            self.draw()
 
 
 def possible() -> bool:

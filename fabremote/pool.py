@@ -307,11 +307,7 @@ class Pool:
         if not self._labels or len(self._hosts) < 2:
             return work.run(host.place, host.options)
         shown = host.streams(self._hosts.index(host))
-        try:
-            return work.run(host.place, dataclasses.replace(host.options, **shown))
-        finally:
-            for stream in shown.values():
-                stream.close()
+        return work.run(host.place, dataclasses.replace(host.options, **shown))
 
     # Losses
 

@@ -38,6 +38,8 @@ class Output:
     ) -> None:
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._target = target
+        # Of a labelled stream, see `fabremote.labels`.
+        self._end_line: Callable[[], None] | None = getattr(target, "end_line", None)
         self._keep = keep
         self._kept: deque[str] = deque()
         self._size = 0
@@ -65,6 +67,11 @@ class Output:
         """Return what is kept of the stream."""
         text = "".join(self._kept)
         return text if self._keep else text[-TAIL:]
+
+    def end(self) -> None:
+        """The call has ended: have its last line shown, if that has no end of its own."""
+        if self._end_line is not None:
+            self._end_line()
 
     def mute(self) -> None:
         """Show and watch nothing any more: the call is being ended."""
