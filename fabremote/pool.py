@@ -75,12 +75,15 @@ class Work:
 
     def run(self, place: Any, options: Options) -> Any:
         """Run the call on a host in this thread; return its value."""
-        self.prepared = Prepared(place, options, self.fn, self.args, self.kwargs, False)
+        if self.future.cancelled():
+            return None
+        prepared = Prepared(place, options, self.fn, self.args, self.kwargs, False)
+        self.prepared = prepared
         try:
             if self.future.cancelled():
                 return None
             self.future.begun = True
-            return self.prepared.value()
+            return prepared.value()
         finally:
             self.prepared = None
 
