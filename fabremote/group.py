@@ -204,14 +204,7 @@ class GroupCalls(fabric.Group):
 
 
 class OwnGroup(GroupCalls):
-    """A group of this package's connections.
-
-    ``hosts``: names, or connections that there are. ``max_workers``: how many
-    hosts are worked on at once. ``labels``: whether the lines of several hosts
-    are labelled. ``progress``: whether a terminal shows a live view, which needs
-    the extra ``rich``. These come from the configuration unless given; all
-    other keywords are arguments of `Connection`, for the names.
-    """
+    """A group of this package's connections."""
 
     def __init__(
         self,
@@ -227,7 +220,7 @@ class OwnGroup(GroupCalls):
 
     @classmethod
     def from_connections(cls, connections: Iterable[Any], **settings: Any) -> Self:
-        """Return a group of connections that there are; ``settings`` as for the class."""
+        """Return a group of connections that there are; ``settings``: ``max_workers`` and so on."""
         return cls(*connections, **settings)
 
     def _do(self, method: str, *args: Any, **kwargs: Any) -> GroupResult[Any]:
@@ -265,11 +258,21 @@ def _connection(host: Any, kwargs: dict[str, Any]) -> Any:
 
 
 class SerialGroup(OwnGroup, fabric.SerialGroup):
-    """A `fabric.SerialGroup` that also runs Python functions, host after host."""
+    """A `fabric.SerialGroup` that also runs Python functions, host after host.
+
+    Its arguments are those of `ThreadingGroup`.
+    """
 
 
 class ThreadingGroup(OwnGroup, fabric.ThreadingGroup):
-    """A `fabric.ThreadingGroup` that also runs Python functions, on all hosts at once."""
+    """A `fabric.ThreadingGroup` that also runs Python functions, on all hosts at once.
+
+    ``hosts``: names, or connections that there are. ``max_workers``: how many
+    hosts are worked on at once. ``labels``: whether the lines of several hosts
+    are labelled. ``progress``: whether a terminal shows a live view, which needs
+    the extra ``rich``. These three come from the configuration's ``remotely``
+    unless given. All other keywords are arguments of `Connection`, for the names.
+    """
 
 
 def outcomes_of(group: Any) -> Callable[..., list[Outcome]]:
