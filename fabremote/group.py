@@ -220,7 +220,7 @@ class OwnGroup(GroupCalls):
 
     @classmethod
     def from_connections(cls, connections: Iterable[Any], **settings: Any) -> Self:
-        """Return a group of connections that there are; ``settings``: ``max_workers`` and so on."""
+        """Return a group of connections that there are; ``settings`` as ``max_workers``."""
         return cls(*connections, **settings)
 
     def _do(self, method: str, *args: Any, **kwargs: Any) -> GroupResult[Any]:
