@@ -248,7 +248,8 @@ class Pool:
                 return False
             host.connecting = True
             try:
-                host.place.session(host.options)
+                if not host.options.dry:
+                    host.place.session(host.options)
             except BaseException as error:
                 host.connecting = False
                 if not self._over():
