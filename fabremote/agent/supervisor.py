@@ -164,6 +164,10 @@ class Supervisor:
                     del self.blobs[digest]
                     self.uses.pop(digest, None)
                     self.untell(digest)
+            elif kind == wire.EXTEND:
+                self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + bytes(piece))
+                # The forker hears of it before it is asked for the next worker.
+                self.renew()
         self.rest_stdin()
 
     def rest_stdin(self):
