@@ -113,7 +113,7 @@ class Session:
         return next(self._numbers)
 
     def _send_call(self, call: Call, parcel: Parcel) -> None:
-        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.has_stdin))
+        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.flags, call.inside))
         pieces = parcel.pieces
         if len(pieces) == 1 and len(pieces[0]) <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))

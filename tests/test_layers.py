@@ -30,6 +30,7 @@ LAYERS = (
     {"options", "verification"},
     {"calls", "links", "outbox", "refusals", "service", "session", "starting", "store", "streams"},
     {"shipping"},
+    {"lasting"},
     {"interpreter"},
     {"environments", "sessions"},
     {"connection"},
