@@ -19,7 +19,7 @@ from fabremote.calls import Call, Outcome
 from fabremote.exceptions import ResultError, ShippingError
 from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
 from fabremote.lasting import Lasting
-from fabremote.options import Options, resolve
+from fabremote.options import Bound, Options
 from fabremote.session import Session
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
@@ -69,18 +69,18 @@ class Interpreter:
     after the other, and what they leave in it stays until the block's end.
     """
 
-    def __init__(self, host: Host, given: Mapping[str, Any]) -> None:
+    def __init__(self, host: Host, bound: Bound) -> None:
         self._host = host
-        self._given = dict(given)
+        self._bound = bound
         self._lasting: Lasting | None = None
-        if given:
-            resolve(host.context, self._given)  # What is wrong shows at once.
+        if bound.given:
+            bound.options()  # What is wrong shows at once.
 
     def __reduce__(self) -> Any:
         raise TypeError("an Interpreter is a live connection's, which can't leave this process")
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._given.items())
+        options = ", ".join(f"{name}={value!r}" for name, value in self._bound.given.items())
         return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
 
     def __enter__(self) -> Self:
@@ -91,7 +91,7 @@ class Interpreter:
         """
         if self._lasting is not None:
             raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         if not options.dry:
             self._lasting = Lasting(self._host.session(options), options)
         return self
@@ -184,7 +184,7 @@ class Interpreter:
 
         Nothing is started for it: until a call has run, it is taken to be this Python.
         """
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         session = self._host.live_session(options)
         return options, session.python if session is not None else this_python()
 
@@ -192,7 +192,7 @@ class Interpreter:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
     ) -> Prepared:
         check_callable(fn)
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)
 
 

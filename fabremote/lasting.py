@@ -66,7 +66,7 @@ class Lasting:
 
     def call_options(self, options: Options) -> Options:
         """Return the options of a call: what is the process's own has been given to that."""
-        return dataclasses.replace(options, in_stream=None)
+        return dataclasses.replace(options, in_stream=None) if options.in_stream else options
 
     def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call, once not too many wait there."""
