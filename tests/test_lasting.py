@@ -285,9 +285,7 @@ def test_a_crash_says_so_and_ends_the_block_for_later_calls(place: Any) -> None:
         assert caught.value.signal == "SIGKILL"
         with pytest.raises(RemoteProcessDied, match="was not run: the process of its with"):
             behind.result()
-        with pytest.raises(
-            RemoteProcessDied, match=r"killed by SIGKILL during kill\(\)\. .* entering it again"
-        ):
+        with pytest.raises(RemoteProcessDied, match=r"SIGKILL during kill\(\)\. .* entering it"):
             py.call(len, "")
     assert py.call(len, "") == 0
 
@@ -303,7 +301,7 @@ def test_a_process_that_ends_between_calls_is_told(py: Interpreter) -> None:
             py.call(len, "")
         except RemoteProcessDied:
             break
-    with pytest.raises(RemoteProcessDied, match="exited with status 4 between calls"):
+    with pytest.raises(RemoteProcessDied, match="exited with status 4"):
         py.call(len, "")
 
 
