@@ -65,7 +65,7 @@ def test_code_globals_and_arguments_have_sizes_and_reasons() -> None:
     assert found.refused is None
     assert item(found, "code", "work()").size > 100
     assert item(found, "code", "work()").why.startswith("of tests.test_explain, which goes by val")
-    assert "imports invoke.context, which may not be there" in item(found, "code", "helper()").why
+    assert "imports fabremote, which may not be there" in item(found, "code", "helper()").why
     assert 10 < item(found, "default", "work()").size - 500 < 60
     assert item(found, "class", "Scale").size > 100
     assert {each.why for each in found.items if each.name == "LIMITS"} == {

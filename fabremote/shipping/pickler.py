@@ -17,7 +17,7 @@ from invoke.context import Context
 from fabremote.agent import bundle, loader, sources
 from fabremote.agent import classes as agent_classes
 from fabremote.bootstrap import RemotePython
-from fabremote.shipping import classes, code, third_party
+from fabremote.shipping import classes, code, third_party, this_side
 from fabremote.shipping.modules import Scope
 from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
 from fabremote.shipping.singletons import Singleton
@@ -122,6 +122,13 @@ class PayloadPickler(_pickle.Pickler):
         self.need(module)
         return True
 
+    def stand_in(self, obj: Any) -> Any:
+        """Return how what code names of this side's libraries is found there, or None."""
+        args = this_side.stand_in(obj)
+        if args is None or not self.scope.is_named(args[0]):
+            return None
+        return this_side.named, args
+
     def need(self, module: str) -> None:
         """Have an own module's source, and what it imports, go along."""
         self.scope.need(module)
@@ -143,7 +150,7 @@ class PayloadPickler(_pickle.Pickler):
             return loader.imported, (home.name,)
         make = bundle.package if self.scope.package(home.name) else loader.module
         return make, (
-            home.name,
+            this_side.name_there(home.name),
             home.values.get("__file__"),
             home.values.get("__package__"),
         )
@@ -151,7 +158,7 @@ class PayloadPickler(_pickle.Pickler):
     def reduce_function(self, fn: types.FunctionType) -> Any:
         # The loader's own functions are what payloads are made of.
         if _is_agents(fn) or self.goes_by_name(fn):
-            return NotImplemented
+            return (not _is_agents(fn) and self.stand_in(fn)) or NotImplemented
         if id(fn.__code__) in LIBRARY_CODES:
             return library_function(self, fn)
         make = code.dump(fn.__code__, self.remote, fn.__globals__).make
@@ -172,6 +179,9 @@ class PayloadPickler(_pickle.Pickler):
         submodules: list[str] = []
         parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
         for module in filter(_is_module, [*used.values(), *_captured(fn)]):
+            if self.stand_in(module) is not None:
+                parts += this_side.parts(module, found.names)
+                continue
             submodules += self._submodules(module, found.names)
             if not self.scope.is_importable(module):
                 parts.append((module, _attributes(module, found.names)))
@@ -217,6 +227,8 @@ class PayloadPickler(_pickle.Pickler):
             name = _NAMED_TYPES.get(id(cls))
             return NotImplemented if name is None else (loader.attribute, ("types", name))
         if self.goes_by_name(cls):
+            if (found := self.stand_in(cls)) is not None:
+                return found
             public = classes.public_name(cls)
             return NotImplemented if public is None else (loader.attribute, public)
         number = len(self.classes)
