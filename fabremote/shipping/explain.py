@@ -21,7 +21,7 @@ from fabremote.shipping.modules import Modules, Scope, modules_of
 from fabremote.shipping.payload import check_callable, dump, name_of
 from fabremote.shipping.pickler import PayloadPickler
 from fabremote.shipping.sources import origin
-from fabremote.shipping.this_side import named
+from fabremote.shipping.this_side import is_sent, named
 from fabremote.store import Blob
 
 
@@ -210,6 +210,8 @@ class _Noting(PayloadPickler):
         return Item(kind, name, chunks.size + sum(sizes) + blobs, why)
 
     def _why_by_value(self, name: str) -> str:
+        if is_sent(name):
+            return "of fabremote's own, used there to load the rest"
         if self.scope.by_reference(name):
             return f"not to be found in {name} by its name"
         reason = None

@@ -9,7 +9,7 @@ import dataclasses
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fabric.group import Group
 from invoke.context import Context
@@ -17,7 +17,7 @@ from invoke.context import Context
 from fabremote.agent import bundle, loader, sources
 from fabremote.agent import classes as agent_classes
 from fabremote.bootstrap import RemotePython
-from fabremote.shipping import classes, code, third_party, this_side
+from fabremote.shipping import class_source, classes, code, third_party, this_side
 from fabremote.shipping.modules import Scope
 from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
 from fabremote.shipping.singletons import Singleton
@@ -61,6 +61,13 @@ class Namespace:
         module = sys.modules.get(self.name)
         mine = module is not None and vars(module) is self.values
         return mine and self._scope.by_reference(self.name)
+
+
+class ClassText(NamedTuple):
+    """Stands for a class's source in a payload: as it is read, `inspect` there learns of it."""
+
+    cls: type
+    source: class_source.ClassSource
 
 
 class PayloadPickler(_pickle.Pickler):
@@ -222,6 +229,11 @@ class PayloadPickler(_pickle.Pickler):
             return recipe.make, recipe.args
         return sources.unpacked, (recipe.make, recipe.packed)
 
+    def reduce_class_text(self, text: ClassText) -> Any:
+        self.files.add(text.source.file)
+        blob = text.source.text
+        return text.source.description(text.cls, blob if self.stores(blob) else blob.data)
+
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":
             name = _NAMED_TYPES.get(id(cls))
@@ -238,6 +250,8 @@ class PayloadPickler(_pickle.Pickler):
     def _class(self, cls: Any, number: int) -> tuple[Any, tuple[Any, ...], Any]:
         """Return what makes a class there, its arguments, and the state that fills it in."""
         namespace, more = classes.namespace(cls), classes.more(cls)
+        if (found := class_source.source_of(cls)) is not None:
+            more["source"] = ClassText(cls, found)
         named: tuple[Any, ...] = number, type(cls), cls.__name__, cls.__bases__, namespace
         if classes.is_enum(cls):
             more["members"] = classes.member_attributes(cls)
@@ -290,4 +304,5 @@ _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     types.FunctionType: PayloadPickler.reduce_function,
     types.CodeType: PayloadPickler.reduce_code,
     Namespace: PayloadPickler.reduce_namespace,
+    ClassText: PayloadPickler.reduce_class_text,
 }

@@ -16,7 +16,9 @@ from fabremote.remote.standins import named
 
 _LIBRARIES = frozenset(["fabremote", "fabric", "invoke"])
 # Of fabremote, but sent by value.
-_SENT = frozenset(["fabremote.exceptions", named.__module__])
+_SENT = frozenset(
+    ["fabremote.exceptions", "fabremote.remote.class_sources", "fabremote.remote.standins"]
+)
 # Special methods that a stand-in's objects do without: they are never made by calling it.
 _LEFT_OUT = frozenset(
     [
