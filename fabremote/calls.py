@@ -9,12 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fabremote.agent import wire
 from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
     RemoteCancelled,
+    RemoteException,
     RemoteProcessDied,
     RemoteTimeout,
     ResultError,
@@ -89,12 +90,26 @@ class Answer:
         return memoryview(self.body)
 
 
+class Process(Protocol):
+    """A lasting process, as a call in it sees it."""
+
+    number: int
+
+    def left(self, call: Call) -> None:
+        """The call has ended."""
+
+    def gone(self, name: str) -> RemoteException:
+        """Return the error for a call that the process's end kept from beginning."""
+
+
 class Call:
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
     session's service thread for a submitted call. ``provide`` answers what the
-    function asks for while it runs, see ``shipping.forwarding``.
+    function asks for while it runs, see ``shipping.forwarding``. ``process``: the
+    lasting process that it runs in, if it has no process of its own. A lasting
+    process itself is a call too, with the flag for it.
     """
 
     def __init__(
@@ -105,8 +120,14 @@ class Call:
         options: Options,
         keep: bool,
         provide: Callable[[bytes], bytes] | None = None,
+        process: Process | None = None,
+        flags: int = 0,
     ) -> None:
         self.session = session
+        self._process = process
+        self.inside = process.number if process is not None else None
+        # Whether it has begun there, as far as is known.
+        self.begun = True
         self._provide = provide
         self._requests: deque[bytes] = deque()
         self._answering = threading.Lock()
@@ -127,7 +148,8 @@ class Call:
         self._outputs = self._open_outputs(options, keep)
         self._feeder: Feeder | None = None
         self._responding = bool(options.watchers)
-        self.has_stdin = bool(options.in_stream) or self._responding
+        has_stdin = bool(options.in_stream) or self._responding
+        self.flags = flags | (wire.HAS_STDIN if has_stdin else 0)
         self._options = options
 
     def _open_outputs(self, options: Options, keep: bool) -> dict[int, Output]:
@@ -260,6 +282,7 @@ class Call:
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)
+            self.begun = not data[0] & wire.UNBEGUN
             if self._failure is None:
                 self._failure = self._judge(data)
             self.finish()
@@ -274,6 +297,8 @@ class Call:
 
     def _judge(self, data: Data) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
+        if not self.begun and self._process is not None:
+            return self._process.gone(self.name)
         answered, cancelled, number, exited = wire.unpack_status(data)
         if cancelled:
             # Not by this call: the agent was told to end.
@@ -293,6 +318,11 @@ class Call:
             f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
             f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
         )
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ends the call instead of an answer, as far as is known."""
+        return self._failure
 
     @property
     def killed(self) -> bool:
@@ -329,6 +359,8 @@ class Call:
             return
         self.done = True
         self.session.forget(self.number)
+        if self._process is not None:
+            self._process.left(self)
         if self._feeder is not None:
             self._feeder.stop()
             self._feeder = None

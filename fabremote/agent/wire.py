@@ -22,6 +22,9 @@ CREDIT = 4  # this many bytes of its output were consumed (8 bytes)
 CANCEL = 5  # kill it and all it started
 STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
+EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
+END = 9  # a lasting process is to end, once the calls in it have
+SKIP = 10  # of a call in a lasting process: drop it unless it has begun
 
 # From the agent to the caller.
 STDOUT = 16
@@ -32,9 +35,13 @@ DONE = 20  # the last frame of a call; data: how it ended, see pack_status
 CRASH = 21  # call 0: the supervisor itself failed; data: text
 ASK = 22  # the function needs a module or a data file; answered by DATA
 
-# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too.
+# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too;
+# it is no call but a lasting process; it is a call in the one whose number (4 bytes) follows.
 HAS_STDIN = 1
 HAS_LIST = 2
+LASTING = 4
+INSIDE = 8
+PROCESS = struct.Struct(">I")
 DIGEST = 16
 
 NUMBER = struct.Struct(">Q")
@@ -46,10 +53,15 @@ def frame(kind, call, data=b""):
     return HEADER.pack(kind, call, len(data)) + data
 
 
-def pack_status(answered, cancelled, waitstatus):
+# Of DONE: the call has not begun, as its process ended before.
+UNBEGUN = 4
+
+
+def pack_status(answered, cancelled, waitstatus, flags=0):
     """Return DONE's data: was there an answer, a cancel, and how the worker exited."""
     signal = waitstatus & 0x7F
-    return STATUS.pack((1 if answered else 0) | (2 if cancelled else 0), signal, waitstatus >> 8)
+    flags |= (1 if answered else 0) | (2 if cancelled else 0)
+    return STATUS.pack(flags, signal, waitstatus >> 8)
 
 
 def unpack_status(data):

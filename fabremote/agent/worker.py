@@ -47,6 +47,8 @@ def serve(payload_fd, reply_fd):
     received = read_payload(payload_fd)
     if received is None:
         os._exit(0)
+    if "lasting" in received[0]:
+        loader.part("lasting").serve(payload_fd, reply_fd, received)
     if "bundle" in received[0]:
         bundle.connect(payload_fd, reply_fd)
     else:
@@ -135,7 +137,7 @@ def respond(header, data, buffers):
         return failed(b"E", error, answers.Encoder())
     try:
         if "bundle" in header:
-            bundle.install(header["bundle"])
+            loader.part("importing").install(header["bundle"])
         fn, args, kwargs, trust = loader.load(data, buffers)
     except BaseException as error:
         pieces = failed(b"L", error, answers.Encoder())

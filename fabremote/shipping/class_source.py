@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from fabremote.agent import bundle, sources
-from fabremote.remote.class_sources import describe
+from fabremote.agent.class_sources import describe
 from fabremote.shipping.code import has_source
 from fabremote.shipping.source_files import File, file_of, first_line, searching
 from fabremote.store import Blob
@@ -29,7 +28,7 @@ class ClassSource:
 
     def description(self, cls: type, text: Any) -> Any:
         """Return how ``inspect`` is told there; ``text``: what stands for the text."""
-        return describe, (cls, sources.show, bundle.also_doing, self.file, self.first, text)
+        return describe, (cls, self.file, self.first, text)
 
 
 # By id, as a metaclass may have no hash.

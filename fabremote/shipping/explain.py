@@ -211,7 +211,7 @@ class _Noting(PayloadPickler):
 
     def _why_by_value(self, name: str) -> str:
         if is_sent(name):
-            return "of fabremote's own, used there to load the rest"
+            return "of fabremote, which needn't be installed there"
         if self.scope.by_reference(name):
             return f"not to be found in {name} by its name"
         reason = None

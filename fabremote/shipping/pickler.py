@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from fabric.group import Group
 from invoke.context import Context
 
-from fabremote.agent import bundle, loader, sources
 from fabremote.agent import classes as agent_classes
-from fabremote.bootstrap import RemotePython
+from fabremote.agent import importing, loader, sources
+from fabremote.bootstrap import EXTRA_MODULES, RemotePython
 from fabremote.shipping import class_source, classes, code, third_party, this_side
 from fabremote.shipping.modules import Scope
 from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
@@ -27,6 +27,12 @@ from fabremote.store import Blob
 # Constant bytes from this many on are sent once to an agent, up to so many of them in a payload.
 BLOB = 200
 BLOBS = 1000
+
+# What a function of the agent's needs there beside what every agent has.
+_EXTRAS = {
+    **{loader.LOCAL_NAME + name: (name,) for name in EXTRA_MODULES},
+    loader.LOCAL_NAME + "class_sources": ("importing", "class_sources"),
+}
 
 # Compared by identity, so that they must be the far side's own.
 _SENTINELS = {
@@ -75,19 +81,27 @@ class PayloadPickler(_pickle.Pickler):
 
     ``classes``: the caller's own classes in it, by number. ``scope``: the
     modules that it refers to. ``blobs``: its large constants, by digest.
-    ``files``: those that its code came from.
+    ``files``: those that its code came from. ``extras``: the agent's modules that make it.
+    For a lasting process ``classes`` are those of its calls before, and it keeps its own.
     """
 
     def __init__(
-        self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None, scope: Scope
+        self,
+        file: Any,
+        remote: RemotePython,
+        buffers: Callable[[Any], Any] | None,
+        scope: Scope,
+        classes: list[type] | None = None,
     ) -> None:
         protocol = self.protocol = 5 if remote.version >= (3, 8) else 4
         super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
         self.remote = remote
-        self.classes: list[type] = []
+        self.lasting = classes is not None
+        self.classes: list[type] = [] if classes is None else classes
         self.scope = scope
         self.blobs: dict[bytes, Blob] = {}
         self.files: set[str] = set()
+        self.extras: set[str] = set()
         self._namespaces: dict[int, Namespace] = {}
         self._singletons: dict[int, Singleton] = {}
 
@@ -155,7 +169,7 @@ class PayloadPickler(_pickle.Pickler):
         if home.imported:
             self.need(home.name)
             return loader.imported, (home.name,)
-        make = bundle.package if self.scope.package(home.name) else loader.module
+        make = importing.package if self.scope.package(home.name) else loader.module
         return make, (
             this_side.name_there(home.name),
             home.values.get("__file__"),
@@ -164,8 +178,11 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_function(self, fn: types.FunctionType) -> Any:
         # The loader's own functions are what payloads are made of.
-        if _is_agents(fn) or self.goes_by_name(fn):
-            return (not _is_agents(fn) and self.stand_in(fn)) or NotImplemented
+        if _is_agents(fn):
+            self.extras.update(_EXTRAS.get(fn.__module__, ()))
+            return NotImplemented
+        if self.goes_by_name(fn):
+            return self.stand_in(fn) or NotImplemented
         if id(fn.__code__) in LIBRARY_CODES:
             return library_function(self, fn)
         make = code.dump(fn.__code__, self.remote, fn.__globals__).make
@@ -243,9 +260,20 @@ class PayloadPickler(_pickle.Pickler):
                 return found
             public = classes.public_name(cls)
             return NotImplemented if public is None else (loader.attribute, public)
-        number = len(self.classes)
+        number = self._number(cls)
+        make, args, state = self._class(cls, number)
+        if self.lasting:
+            make, args = agent_classes.once, (make, *args)
+        return make, args, state, None, None, agent_classes.set_class
+
+    def _number(self, cls: type) -> int:
+        """Return the class's number in the call, or in its lasting process."""
+        if self.lasting:
+            for number, known in enumerate(self.classes):
+                if known is cls:
+                    return number
         self.classes.append(cls)
-        return (*self._class(cls, number), None, None, agent_classes.set_class)
+        return len(self.classes) - 1
 
     def _class(self, cls: Any, number: int) -> tuple[Any, tuple[Any, ...], Any]:
         """Return what makes a class there, its arguments, and the state that fills it in."""

@@ -2,7 +2,7 @@
 
 A class of a fabfile may well use ``Connection`` in one method and be sent for
 another. So such a name is looked up there, and where it isn't to be had, a
-stand-in raises an error when it is used (`fabremote.remote.standins`). An
+stand-in raises an error when it is used (`fabremote.agent.standins`). An
 exception of fabremote's goes by value.
 """
 
@@ -12,13 +12,11 @@ import sys
 from types import FunctionType, ModuleType
 from typing import Any
 
-from fabremote.remote.standins import named
+from fabremote.agent.standins import named
 
 _LIBRARIES = frozenset(["fabremote", "fabric", "invoke"])
 # Of fabremote, but sent by value.
-_SENT = frozenset(
-    ["fabremote.exceptions", "fabremote.remote.class_sources", "fabremote.remote.standins"]
-)
+_SENT = frozenset(["fabremote.exceptions"])
 # Special methods that a stand-in's objects do without: they are never made by calling it.
 _LEFT_OUT = frozenset(
     [

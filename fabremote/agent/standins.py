@@ -1,7 +1,6 @@
-"""What stands for a name of the caller's own libraries on a host that hasn't them.
+"""What stands for a name of the caller's own libraries on a host that hasn't them."""
 
-Sent by value with the code that names one: so it refers to nothing outside its function.
-"""
+import sys
 
 
 def named(module, path, shown, kind, methods=()):
@@ -11,9 +10,6 @@ def named(module, path, shown, kind, methods=()):
     ``path``: "" for the module itself. ``kind``: "module", "class", "error" (an
     exception's class) or "function". ``methods``: the special ones that the class defines.
     """
-    import abc
-    import sys
-
     try:
         __import__(module)
         found = sys.modules[module]
@@ -21,18 +17,16 @@ def named(module, path, shown, kind, methods=()):
             found = getattr(found, name)
         return found
     except Exception as error:
-        reason = error
+        return stand_in(module, path, shown, kind, methods, error)
 
-    def failure(name):
-        missing = isinstance(reason, ModuleNotFoundError)
-        text = "%s can't be used here: %s" % (name, reason)
-        return (ModuleNotFoundError if missing else ImportError)(
-            text, name=getattr(reason, "name", None)
-        )
+
+def stand_in(module, path, shown, kind, methods, reason):
+    """Return what raises an error when it is used, because of the exception ``reason``."""
+    import abc
 
     def failing(name):
         def fail(*args, **kwargs):
-            raise failure(name)
+            raise failure(name, reason)
 
         return fail
 
@@ -40,7 +34,7 @@ def named(module, path, shown, kind, methods=()):
         # Asked for by pickle, copy and inspect, which can do without.
         if name.startswith("__"):
             raise AttributeError(name)
-        raise failure(shown + "." + name)
+        raise failure(shown + "." + name, reason)
 
     if kind == "module":
         return type("Module", (type(sys),), {"__getattr__": get})(module)
@@ -53,3 +47,10 @@ def named(module, path, shown, kind, methods=()):
     base = Exception if kind == "error" else object
     made = meta(path.rpartition(".")[2], (base,), body)
     return made.__new__(made) if kind == "function" else made
+
+
+def failure(name, reason):
+    """Return the error for the use of a stand-in."""
+    make = ModuleNotFoundError if isinstance(reason, ModuleNotFoundError) else ImportError
+    text = "%s can't be used here: %s" % (name, reason)
+    return make(text, name=getattr(reason, "name", None))
