@@ -23,7 +23,8 @@ from fabremote.options import Bound, Options
 from fabremote.session import Session
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
-from fabremote.shipping.modules import explain_missing, modules_of
+from fabremote.shipping.missing import with_remedy
+from fabremote.shipping.modules import modules_of
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 
 if TYPE_CHECKING:
@@ -377,7 +378,8 @@ def read_answer(
     if letter == b"R":
         raise refusal(decoder, plain(data))
     if letter == b"E":
-        raise with_remedy(raised.rebuild(raised.records(data), decoder, label), label, modules)
+        error = raised.rebuild(raised.records(data), decoder, label)
+        raise with_remedy(error, label, modules_of(modules))
     if letter == b"M" and len(data) >= 2:
         size = 2 + int.from_bytes(data[:2], "big")
         names = frozenset(bytes(data[2:size]).decode("utf-8", "replace").split("\0"))
@@ -392,7 +394,7 @@ def not_loaded(
 ) -> ShippingError:
     """Return the error for a call that was sent but could not be loaded there."""
     found = raised.records(data)
-    cause = with_remedy(raised.rebuild(found, decoder, label), label, modules)
+    cause = with_remedy(raised.rebuild(found, decoder, label), label, modules_of(modules))
     why = f"{found[0].type_name}: {found[0].text}"
     if isinstance(cause, ModuleNotFoundError):
         why = str(cause)
@@ -401,16 +403,6 @@ def not_loaded(
         "What the function uses must be importable by that interpreter."
     )
     error.__cause__ = cause
-    return error
-
-
-def with_remedy(error: BaseException, label: str, modules: tuple[str, ...]) -> BaseException:
-    """Return the exception; where an import failed there, it says where, and what to do."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        plain_text = f"No module named {error.name!r}"
-        if str(error) in (plain_text, f"{plain_text}; {error.name!r} is not a package"):
-            error.msg = explain_missing(error.name, modules_of(modules), label)
-            error.args = (error.msg,)
     return error
 
 
