@@ -119,13 +119,22 @@ class Session:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
         self._send_opening(opening, parcel, call.deadline)
-        for part in pieces:
-            view = memoryview(part).cast("B")
-            for start in range(0, len(view), wire.MAX_DATA):
-                if call.done:
-                    return
-                piece = bytes(view[start : start + wire.MAX_DATA])
-                self.send(wire.frame(wire.DATA, call.number, piece))
+        for piece in pieces:
+            self._send_piece(call, memoryview(piece))
+
+    def _send_piece(self, call: Call, data: memoryview) -> None:
+        """Send a part of a call's payload, in frames of the link's own size."""
+        size = wire.HEADER.size
+        step = min(self._link.unit - size, wire.MAX_DATA)
+        frame = bytearray(size + min(step, len(data)))
+        for start in range(0, len(data), step):
+            if call.done:
+                return
+            part = data[start : start + step]
+            end = size + len(part)
+            wire.HEADER.pack_into(frame, 0, wire.DATA, call.number, len(part))
+            frame[size:end] = part
+            self.send(memoryview(frame)[:end])
 
     @contextlib.contextmanager
     def _watched(self, call: Call, parcel: Parcel) -> Iterator[None]:
@@ -177,7 +186,7 @@ class Session:
         self._broken = True
         self._link.close()
 
-    def send(self, data: bytes, deadline: float | None = None) -> None:
+    def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
         with self._turn(deadline):
             self._link.send(data)

@@ -28,7 +28,8 @@ LAYERS = (
     {"ssh_*"},
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
-    {"calls", "links", "outbox", "refusals", "service", "session", "starting", "store", "streams"},
+    {"calls", "links", "outbox", "packets", "receiving", "refusals"}
+    | {"service", "session", "starting", "store", "streams"},
     {"shipping"},
     {"interpreter"},
     {"environments", "sessions"},

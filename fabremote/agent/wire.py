@@ -5,7 +5,9 @@ big-endian, and that many bytes. Call 0 is the connection itself. Frames carry
 at most MAX_DATA bytes; what is larger travels as several.
 """
 
+import os
 import struct
+from _io import BytesIO
 
 HEADER = struct.Struct(">BII")
 MAX_DATA = 65536
@@ -32,6 +34,9 @@ TAKEN = 19  # this many bytes of its standard input were written (8 bytes)
 DONE = 20  # the last frame of a call; data: how it ended, see pack_status
 CRASH = 21  # call 0: the supervisor itself failed; data: text
 ASK = 22  # the function needs a module or a data file; answered by DATA
+
+# Their data is part of a stream: it is passed on as it comes, not frame by frame.
+STREAMED = frozenset([DATA, STDIN, STDOUT, STDERR, REPLY])
 
 # Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too.
 HAS_STDIN = 1
@@ -68,24 +73,90 @@ class Decoder:
 
     def __init__(self):
         self._rest = b""
+        # The frame whose data is under way, and how much of that is still to come.
+        self._kind = self._call = self._missing = 0
 
     def feed(self, data):
-        """Take bytes in; return a list of the (kind, call, data) now complete.
+        """Take bytes in; return a list of (kind, call, data).
 
-        The data are views of the bytes taken in, not copies.
+        Of the kinds that are `STREAMED` a frame may come as several, none of
+        them empty unless it was. The data are views of the bytes taken in, not copies.
         """
         buffer = memoryview(self._rest + data if self._rest else data)
         frames = []
         start = 0
         size = len(buffer)
-        while size - start >= HEADER.size:
+        while True:
+            end = min(start + self._missing, size)
+            if end > start:
+                frames.append((self._kind, self._call, buffer[start:end]))
+                self._missing -= end - start
+                start = end
+            if size - start < HEADER.size:
+                break
             kind, call, length = HEADER.unpack_from(buffer, start)
             if length > MAX_DATA:
                 raise ProtocolError("a frame of %d bytes; the limit is %d" % (length, MAX_DATA))
             end = start + HEADER.size + length
-            if end > size:
+            if end <= size:
+                frames.append((kind, call, buffer[start + HEADER.size : end]))
+                start = end
+            elif kind in STREAMED:
+                start += HEADER.size
+                self._kind, self._call, self._missing = kind, call, length
+            else:
                 break
-            frames.append((kind, call, buffer[start + HEADER.size : end]))
-            start = end
         self._rest = bytes(buffer[start:])
         return frames
+
+
+# The most pieces that one write may take.
+PIECES = 64
+
+
+def write(fd, pieces):
+    """Write a list of pieces as far as the descriptor takes them; return how many bytes.
+
+    What was written is taken from the list.
+    """
+    total = 0
+    try:
+        while pieces:
+            count = os.writev(fd, pieces[:PIECES])
+            total += count
+            whole = 0
+            while whole < len(pieces) and count >= len(pieces[whole]):
+                count -= len(pieces[whole])
+                whole += 1
+            del pieces[:whole]
+            if count:
+                pieces[0] = memoryview(pieces[0])[count:]
+                break
+    except BlockingIOError:
+        pass
+    return total
+
+
+class Room:
+    """Takes in bytes that come in pieces, up to ``size``; what there is, grows with them.
+
+    A ``size`` below 0 has `take` return bytes, else a bytearray; neither is copied.
+    """
+
+    def __init__(self, size):
+        self.made = bytearray() if size >= 0 else BytesIO()
+        self.left = abs(size)
+
+    def add(self, data):
+        """Take in as much of ``data`` as there is room for; return what is left of it."""
+        piece = data[: self.left]
+        self.left -= len(piece)
+        if type(self.made) is bytearray:
+            self.made += piece
+        else:
+            self.made.write(piece)
+        return data[len(piece) :]
+
+    def take(self):
+        """Return what was taken in, once that is all."""
+        return self.made if type(self.made) is bytearray else self.made.getvalue()

@@ -18,8 +18,6 @@ SMALL = 16384
 DOZE = 0.001
 PIPE = 1 << 18
 _F_SETPIPE_SZ = 1031
-# The most pieces that one write may take.
-PIECES = 64
 
 
 def widen(fd):
@@ -103,34 +101,24 @@ class Worker:
 
     def put(self, fd, data):
         if fd in self.fds:
-            queue = self.queues[fd]
-            if not queue:
-                self.supervisor.watch(fd, lambda: self.pour(fd), select.POLLOUT)
-            queue.append(data)
+            self.queues[fd].append(data)
             self.pour(fd)
 
     def pour(self, fd):
         """Write to a pipe of the worker's what it takes now."""
-        queue, taken = self.queues[fd], 0
+        queue = self.queues[fd]
         try:
-            while queue:
-                count = os.writev(fd, queue[:PIECES])
-                taken += count
-                while queue and count >= len(queue[0]):
-                    count -= len(queue[0])
-                    del queue[0]
-                if count:
-                    queue[0] = memoryview(queue[0])[count:]
-                    break
-        except BlockingIOError:
-            pass
+            taken = wire.write(fd, queue)
         except OSError:
-            taken += sum(map(len, queue))
+            taken = sum(map(len, queue))
             del queue[:]
             self.drop(fd)
         if fd == self.stdin and taken:
             self.supervisor.send(wire.TAKEN, self.number, wire.NUMBER.pack(taken))
-        if not queue and fd in self.fds:
+        if queue and fd not in self.supervisor.handlers:
+            widen(fd)
+            self.supervisor.watch(fd, lambda: self.pour(fd), select.POLLOUT)
+        elif not queue and fd in self.fds:
             self.supervisor.unwatch(fd)
             if fd == self.stdin and self.stdin_ends:
                 self.drop(fd)
@@ -193,8 +181,9 @@ class Worker:
 
     def forward(self, kind, data):
         """Send ``data`` in frames of the call's."""
+        view = memoryview(data)
         for start in range(0, len(data), wire.MAX_DATA):
-            self.supervisor.send(kind, self.number, data[start : start + wire.MAX_DATA])
+            self.supervisor.send(kind, self.number, view[start : start + wire.MAX_DATA])
 
     def read(self, fd, size):
         """Return bytes from a pipe; b"" if it holds none now or never will again."""

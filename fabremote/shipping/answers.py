@@ -11,7 +11,7 @@ from __future__ import annotations
 import _pickle
 import functools
 import importlib
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from fabremote.agent.loader import Stream
@@ -70,21 +70,29 @@ class Decoder:
         """Return those of ``names`` that are own modules whose source went along."""
         return frozenset(names & self._modules)
 
-    def value(self, data: memoryview) -> Any:
-        """Return the value in a pickle from the host; raise ResultError if it can't be had."""
+    def value(self, data: memoryview, buffers: Sequence[bytes | bytearray] = ()) -> Any:
+        """Return the value in a pickle from the host; raise ResultError if it can't be had.
+
+        ``buffers``: what the pickle refers to; they become part of the value.
+        """
         if self.trust is True:
-            return self._full(data)
-        graph, tagged = nodes.read(data, lambda name: name in _OWN_TAGS or name in _builders())
+            return self._full(data, buffers)
+        size = len(data) + sum(map(len, buffers))
+
+        def known(name: str) -> bool:
+            return name in _OWN_TAGS or name in _builders()
+
+        graph, tagged = nodes.read(data, known, buffers)
         if not tagged:
             return graph
         try:
-            return nodes.Builder(self._make, self._shell, self._fill, len(data)).build(graph)
+            return nodes.Builder(self._make, self._shell, self._fill, size).build(graph)
         except UntrustedResult as error:
             raise self.untrusted(error.type_name, error.path, str(error)) from None
 
-    def _full(self, data: memoryview) -> Any:
+    def _full(self, data: memoryview, buffers: Sequence[bytes | bytearray]) -> Any:
         """trust=True: unpickle by name, which runs whatever code the host chose."""
-        reader = _FullUnpickler(Stream(data))
+        reader = _FullUnpickler(Stream(data), buffers=buffers)
         reader.classes = self._classes
         return reader.load()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from fabremote.agent.answers import Chunks
+from fabremote.agent.answers import Chunks, sizes_of
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
@@ -80,10 +80,11 @@ def dump(
     ``by_value``: own modules that ``remote`` could not load.
     """
     trust = options.trust if options.trust is True else tuple(options.trust or ())
-    chunks = Chunks()
-    buffers: list[pickle.PickleBuffer] = []
+    # A Python there that can't take buffers apart from the pickle gets them in it.
+    beside: list[bytes | memoryview] | None = [] if remote.version >= (3, 8) else None
+    chunks = Chunks(beside)
     scope = Scope(modules_of(options.modules), remote.version[:2], by_value)
-    pickler = PayloadPickler(chunks, remote, buffers.append, scope)
+    pickler = PayloadPickler(chunks, remote, chunks.add, scope)
     try:
         pickler.dump((fn, args, dict(kwargs), trust))
         listed = scope.listed()
@@ -91,9 +92,8 @@ def dump(
         raise
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
-    views = [buffer.raw() for buffer in buffers]
     header: dict[str, Any] = {
-        "sizes": [chunks.size, *(view.nbytes for view in views)],
+        "beside": sizes_of(beside or ()),
         "env": dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
@@ -101,10 +101,11 @@ def dump(
     if listed is not None:
         header["bundle"] = listed.blob.digest
     front = marshal.dumps(header, MARSHAL)
-    size = _LENGTH.size + len(front) + chunks.size + sum(view.nbytes for view in views)
-    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
+    size = _LENGTH.size + len(front) + chunks.size
+    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
+    pieces += beside or ()
     extras = {*pickler.extras, "importing"} if listed is not None else pickler.extras
     parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
     if listed is None:
