@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from fabremote.exceptions import (
 )
 from fabremote.options import Options
 from fabremote.printing import printable
-from fabremote.receiving import Answer, Data
+from fabremote.receiving import Answer, Buffers, Data
 from fabremote.streams import Feeder, Output, local_stream
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Outcome:
     """
 
     answer: memoryview | None = None
-    buffers: Sequence[bytes | bytearray] = ()
+    buffers: Buffers | None = None
     error: BaseException | None = None
     stdout: str = ""
     stderr: str = ""
@@ -313,7 +313,7 @@ class Call:
         """Return how the call ended."""
         stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
         if self._failure is not None or not self._answer.complete():
-            return Outcome(None, (), self._failure, stdout, stderr)
+            return Outcome(None, None, self._failure, stdout, stderr)
         return Outcome(*self._answer.take(), None, stdout, stderr)
 
     def wait(self) -> Outcome:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from fabremote.agent import wire
 
 TOTAL = struct.Struct(">Q")
 _COUNT = struct.Struct(">I")
-_SIZE = struct.Struct(">q")
+_CODE = struct.Struct(">Q")
 # The letter before an answer whose pickle has buffers, see ``fabremote.agent.worker``.
 _BESIDE = b"B"
 
@@ -61,24 +63,24 @@ class Answer:
                 return b""
             self.total = TOTAL.size + size
         at = TOTAL.size
-        sizes: tuple[int, ...] = ()
+        codes: tuple[int, ...] = ()
         if head[at : at + 1] == _BESIDE:
             at += 1 + _COUNT.size
             if len(head) < at:
                 return b""
             count = _COUNT.unpack_from(head, at - _COUNT.size)[0]
-            if count * _SIZE.size > self.total:
+            if count * _CODE.size > self.total:
                 raise wire.ProtocolError("more buffers of an answer than it has room for")
-            if len(head) < at + count * _SIZE.size:
+            if len(head) < at + count * _CODE.size:
                 return b""
-            sizes = struct.unpack_from(f">{count}q", head, at)
-            at += count * _SIZE.size
+            codes = struct.unpack_from(f">{count}Q", head, at)
+            at += count * _CODE.size
         elif len(head) == at:
             return b""
-        own = self.total - at - sum(map(abs, sizes))
-        if own <= 0 or 0 in sizes:
+        own = self.total - at - sum(code >> 2 for code in codes)
+        if own <= 0 or any(code < 4 or code & 3 > wire.TEXT for code in codes):
             raise wire.ProtocolError("an answer whose parts don't fit")
-        self._rooms = [wire.Room(size) for size in (own, *sizes)]
+        self._rooms = [wire.Room(code) for code in (own << 2, *codes)]
         self._head = b""
         return head[at:]
 
@@ -86,10 +88,27 @@ class Answer:
         """Return whether all of it has come."""
         return bool(self._rooms) and self._room == len(self._rooms)
 
-    def take(self) -> tuple[memoryview, list[bytes | bytearray]]:
-        """Return a complete answer: its letter and pickle, and the pickle's buffers."""
-        first, *buffers = [room.take() for room in self._rooms]
-        return memoryview(first), buffers
+    def take(self) -> tuple[memoryview, Buffers]:
+        """Return a complete answer, once: its letter and pickle, and the pickle's buffers."""
+        first, *rooms = self._rooms
+        return memoryview(first.take()), Buffers(rooms, self.total)
 
 
-__all__ = ["TOTAL", "Answer", "Data"]
+class Buffers:
+    """What is beside an answer's pickle: an iterator of bytes, bytearrays and texts.
+
+    ``size``: the whole answer's, in bytes.
+    """
+
+    def __init__(self, rooms: Sequence[wire.Room], size: int) -> None:
+        self._rooms, self.size = iter(rooms), size
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        # Text is made of its bytes as it is asked for, so that one at a time is there twice.
+        return next(self._rooms).take()
+
+
+__all__ = ["TOTAL", "Answer", "Buffers", "Data"]

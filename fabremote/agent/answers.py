@@ -19,7 +19,7 @@ import struct
 import sys
 from _pickle import Pickler, PicklingError
 
-from . import bundle, kinds, loader, paths
+from . import bundle, kinds, loader, paths, wire
 
 TAGS = type(sys)("_fabremote")
 PROTOCOL = 5 if sys.version_info >= (3, 8) else 4
@@ -77,15 +77,21 @@ def tag(name):
 # Bytes from this size on go beside the pickle, not in it, so that nobody copies them.
 LARGE = 1 << 16
 _NEXT_BUFFER = b"\x97"
-# What says how many bytes follow: BINBYTES, BINBYTES8, BYTEARRAY8.
-_SAYS_SIZE = (b"B", 4), (b"\x8e", 8), (b"\x96", 8)
+# What says how many bytes follow, in how many bytes, and of what.
+_SAYS_SIZE = (
+    (b"B", 4, wire.BYTES),
+    (b"X", 4, wire.TEXT),
+    (b"\x96", 8, wire.BYTEARRAY),
+    (b"\x8e", 8, wire.BYTES),
+    (b"\x8d", 8, wire.TEXT),
+)
 
 
 class Chunks:
     """A binary file that keeps what is written to it in pieces, large ones as they are.
 
-    ``beside``: the large bytes, bytearrays and buffers (as memoryviews) that the
-    pickle refers to as its buffers; None to have all in the pickle.
+    ``beside``: the large bytes, texts, bytearrays and buffers that the pickle
+    refers to as its buffers, as (kind, data); None to have all in the pickle.
     """
 
     def __init__(self, beside=None):
@@ -107,11 +113,11 @@ class Chunks:
     def takes(self, data, size):
         """Put an object's bytes beside the pickle, if that has just said how many they are."""
         last = self.pieces[-1]
-        for code, length in _SAYS_SIZE:
+        for code, length, kind in _SAYS_SIZE:
             if last.endswith(code + struct.pack("<Q", size)[:length]):
                 self.pieces[-1] = last[: -length - 1] + _NEXT_BUFFER
                 self.size -= length
-                self.beside.append(data if type(data) is bytes else memoryview(data))
+                self.beside.append((kind, memoryview(data)))
                 return True
         return False
 
@@ -120,18 +126,17 @@ class Chunks:
         view = buffer.raw()
         if view.nbytes < LARGE or self.beside is None:
             return True
-        self.beside.append(view)
+        self.beside.append((wire.BYTEARRAY, view))
+
+    def rooms(self):
+        """Return what `wire.Room` takes for each of what goes beside."""
+        return [len(data) << 2 | kind for kind, data in self.beside or ()]
 
     def message(self, letter):
         """Return the pieces of an answer that begins with this letter."""
-        sizes = sizes_of(self.beside or ())
-        front = [struct.pack(">cI%dq" % len(sizes), b"B", len(sizes), *sizes)] if sizes else []
-        return front + [letter] + self.pieces + (self.beside or [])
-
-
-def sizes_of(buffers):
-    """Return the sizes of buffers, below 0 for those that are to become bytes."""
-    return [-len(each) if type(each) is bytes else len(each) for each in buffers]
+        codes = self.rooms()
+        front = [struct.pack(">cI%dQ" % len(codes), b"B", len(codes), *codes)] if codes else []
+        return front + [letter] + self.pieces + [data for _, data in self.beside or ()]
 
 
 class _Always:

@@ -58,23 +58,24 @@ def receive(fd, ahead=b""):
             return None
         data += piece
     total = TOTAL.unpack_from(data)[0]
-    found = fill(fd, total & (BLOBBED - 1), data[TOTAL.size :])
-    return found and (total,) + found
+    # Arrays that are read from it must be writable.
+    room = wire.Room((total & (BLOBBED - 1)) << 2)
+    ahead = fill(room, fd, data[TOTAL.size :])
+    return None if ahead is None else (total, room.take(), ahead)
 
 
-def fill(fd, size, ahead):
-    """Return (a bytearray of this size or, below 0, bytes; what was read beyond) or None.
+def fill(room, fd, ahead):
+    """Fill a `wire.Room`; return what was read beyond, or None if there is too little.
 
-    ``ahead``: what has been read already. Arrays that are read from it must be writable.
+    ``ahead``: what has been read already.
     """
-    room = wire.Room(size)
     ahead = room.add(ahead)
     while room.left:
         piece = os.read(fd, min(room.left, READ))
         if not piece:
             return None
         room.add(piece)
-    return room.take(), ahead
+    return ahead
 
 
 def read_blobs(body):

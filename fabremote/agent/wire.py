@@ -137,26 +137,33 @@ def write(fd, pieces):
     return total
 
 
-class Room:
-    """Takes in bytes that come in pieces, up to ``size``; what there is, grows with them.
+# What the bytes beside a pickle become.
+BYTEARRAY, BYTES, TEXT = range(3)
 
-    A ``size`` below 0 has `take` return bytes, else a bytearray; neither is copied.
+
+class Room:
+    """Takes in bytes that come in pieces; what there is, grows with them.
+
+    ``code``: how many, times 4, and what they become; but for text, it is not copied.
     """
 
-    def __init__(self, size):
-        self.made = bytearray() if size >= 0 else BytesIO()
-        self.left = abs(size)
+    def __init__(self, code):
+        self.kind, self.left = code & 3, code >> 2
+        self.made = BytesIO() if self.kind else bytearray()
 
     def add(self, data):
         """Take in as much of ``data`` as there is room for; return what is left of it."""
         piece = data[: self.left]
         self.left -= len(piece)
-        if type(self.made) is bytearray:
-            self.made += piece
-        else:
+        if self.kind:
             self.made.write(piece)
+        else:
+            self.made += piece
         return data[len(piece) :]
 
     def take(self):
-        """Return what was taken in, once that is all."""
-        return self.made if type(self.made) is bytearray else self.made.getvalue()
+        """Return, once, what was taken in."""
+        made, self.made = self.made, None
+        if self.kind == TEXT:
+            return made.getvalue().decode("utf-8", "surrogatepass")
+        return made.getvalue() if self.kind else made

@@ -11,7 +11,7 @@ the same, from loading the payload; ``M`` likewise, where modules of the caller'
 failed: 2 bytes of size and their names, NUL between them, go before; ``R`` the
 result was refused: (why, type, path, whether ``trust=`` could allow it).
 ``B`` goes before a letter whose pickle has buffers, which end the answer: their
-number (4 bytes) and sizes (8 each), below 0 for those that are to be bytes.
+number (4 bytes) and what `wire.Room` takes of each (8 bytes).
 """
 
 import atexit
@@ -23,7 +23,7 @@ import struct
 import sys
 from _pickle import dumps
 
-from . import answers, bundle, loader, processes, raising
+from . import answers, bundle, loader, processes, raising, wire
 
 TOTAL = bundle.TOTAL
 LENGTH = struct.Struct(">I")
@@ -101,7 +101,7 @@ def settle():
 
 
 def read_payload(fd):
-    """Return [header, pickle, buffers] read from ``fd``, or None if it ends first."""
+    """Return [header, pickle, rooms of buffers] read from ``fd``, or None if it ends first."""
     received = bundle.receive(fd)
     if received is not None and received[0] & bundle.BLOBBED:
         bundle.read_blobs(received[1])
@@ -112,14 +112,12 @@ def read_payload(fd):
     view = memoryview(body)
     start = LENGTH.size + LENGTH.unpack_from(body)[0]
     header = marshal.loads(bytes(view[LENGTH.size : start]))
-    buffers = []
-    for size in header["beside"]:
-        found = bundle.fill(fd, size, ahead)
-        if found is None:
+    rooms = [wire.Room(code) for code in header["beside"]]
+    for room in rooms:
+        ahead = bundle.fill(room, fd, ahead)
+        if ahead is None:
             return None
-        buffers.append(found[0])
-        ahead = found[1]
-    return [header, view[start:], buffers]
+    return [header, view[start:], rooms]
 
 
 def write_all(fd, pieces):
@@ -136,7 +134,7 @@ def write_all(fd, pieces):
 
 def respond(received):
     """Run the call that `read_payload` returned; return the answer's pieces."""
-    header, data, buffers = received
+    header, data, rooms = received
     # What was sent lives as long as the function keeps it.
     del received[:]
     try:
@@ -146,8 +144,8 @@ def respond(received):
     try:
         if "bundle" in header:
             loader.part("importing").install(header["bundle"])
-        fn, args, kwargs, trust = loader.load(data, buffers)
-        del data, buffers
+        fn, args, kwargs, trust = loader.load(data, (room.take() for room in rooms))
+        del data
     except BaseException as error:
         pieces = failed(b"L", error, answers.Encoder())
         if not bundle.FAILED:

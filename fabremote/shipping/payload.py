@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
-from fabremote.agent.answers import Chunks, sizes_of
+from fabremote.agent.answers import Chunks
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
@@ -81,8 +81,7 @@ def dump(
     """
     trust = options.trust if options.trust is True else tuple(options.trust or ())
     # A Python there that can't take buffers apart from the pickle gets them in it.
-    beside: list[bytes | memoryview] | None = [] if remote.version >= (3, 8) else None
-    chunks = Chunks(beside)
+    chunks = Chunks([] if remote.version >= (3, 8) else None)
     scope = Scope(modules_of(options.modules), remote.version[:2], by_value)
     pickler = PayloadPickler(chunks, remote, chunks.add, scope)
     try:
@@ -93,7 +92,7 @@ def dump(
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
     header: dict[str, Any] = {
-        "beside": sizes_of(beside or ()),
+        "beside": chunks.rooms(),
         "env": dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
@@ -105,7 +104,7 @@ def dump(
     pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
-    pieces += beside or ()
+    pieces += [data for _, data in chunks.beside or ()]
     extras = {*pickler.extras, "importing"} if listed is not None else pickler.extras
     parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
     if listed is None:
