@@ -59,9 +59,13 @@ class Parcel:
             return list(self.blobs)
         return [self.listed.blob, *self.listed.members, *self.blobs]
 
-    def opening(self, has_stdin: bool) -> bytes:
-        """Return the data of the call's OPEN frame."""
-        flags = wire.HAS_STDIN if has_stdin else 0
+    @property
+    def size(self) -> int:
+        """How many bytes its own pieces have."""
+        return sum(map(len, self.pieces))
+
+    def opening(self, flags: int) -> bytes:
+        """Return the data of the call's OPEN frame, with its own flags added to these."""
         named = [blob.digest for blob in self.blobs]
         if self.listed is not None:
             flags |= wire.HAS_LIST

@@ -29,7 +29,7 @@ LAYERS = (
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
     {"calls", "links", "outbox", "packets", "receiving", "refusals"}
-    | {"service", "session", "starting", "store", "streams"},
+    | {"service", "session", "starting", "store", "streams", "watching"},
     {"shipping"},
     {"interpreter"},
     {"environments", "sessions"},

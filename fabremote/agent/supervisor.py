@@ -177,7 +177,7 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
-        call.begin(number, data[0] & wire.HAS_STDIN, blobs)
+        call.begin(number, data[0], blobs)
 
     def needed(self, data):
         """Return the (digest, pieces) of the blobs that OPEN's data names."""

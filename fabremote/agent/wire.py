@@ -7,6 +7,7 @@ at most MAX_DATA bytes; what is larger travels as several.
 
 import os
 import struct
+import zlib
 from _io import BytesIO
 
 HEADER = struct.Struct(">BII")
@@ -38,9 +39,14 @@ ASK = 22  # the function needs a module or a data file; answered by DATA
 # Their data is part of a stream: it is passed on as it comes, not frame by frame.
 STREAMED = frozenset([DATA, STDIN, STDOUT, STDERR, REPLY])
 
-# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too.
+# Added to the kind of a frame whose data is compressed.
+PACKED = 128
+
+# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too; its
+# answer is to be compressed.
 HAS_STDIN = 1
 HAS_LIST = 2
+PACKS = 4
 DIGEST = 16
 
 NUMBER = struct.Struct(">Q")
@@ -99,7 +105,10 @@ class Decoder:
                 raise ProtocolError("a frame of %d bytes; the limit is %d" % (length, MAX_DATA))
             end = start + HEADER.size + length
             if end <= size:
-                frames.append((kind, call, buffer[start + HEADER.size : end]))
+                data = buffer[start + HEADER.size : end]
+                if kind & PACKED:
+                    kind, data = kind - PACKED, unpacked(data)
+                frames.append((kind, call, data))
                 start = end
             elif kind in STREAMED:
                 start += HEADER.size
@@ -108,6 +117,39 @@ class Decoder:
                 break
         self._rest = bytes(buffer[start:])
         return frames
+
+
+def unpacked(data):
+    """Return a view of what a compressed frame holds."""
+    engine = zlib.decompressobj()
+    try:
+        found = engine.decompress(data, MAX_DATA)
+    except zlib.error:
+        pass
+    if not engine.eof:
+        raise ProtocolError("a frame that can't be decompressed")
+    return memoryview(found)
+
+
+class Packer:
+    """Compresses one payload, piece by piece, as long as that pays."""
+
+    def __init__(self):
+        self.failures = self.skipped = 0
+
+    def pack(self, kind, data):
+        """Return the kind and data of the frame for ``data``."""
+        if self.skipped:
+            self.skipped -= 1
+        elif len(data) > 1024:
+            packed = zlib.compress(data, 1)
+            if len(packed) < 0.9 * len(data):
+                self.failures = 0
+                return kind | PACKED, packed
+            # Try rarer and rarer whether what follows is of another kind.
+            self.failures = min(self.failures + 1, 8)
+            self.skipped = (1 << self.failures) - 1
+        return kind, data
 
 
 # The most pieces that one write may take.

@@ -66,6 +66,7 @@ class Worker:
         self.doomed = False
         self.dozing = False
         self.relayed = 0.0
+        self.pack = None
 
     def born(self, pid):
         """The worker's process is there."""
@@ -74,10 +75,12 @@ class Worker:
             self.doomed = False
             self.cancel()
 
-    def begin(self, number, has_stdin, blobs):
+    def begin(self, number, flags, blobs):
         """Bind the worker to its call, whose ``blobs`` (digest, pieces) go first."""
         self.number = number
-        if not has_stdin:
+        if flags & wire.PACKS:
+            self.pack = wire.Packer().pack
+        if not flags & wire.HAS_STDIN:
             self.drop(self.stdin)
         if blobs:
             self.queues[self.payload] = blob_message(blobs)
@@ -183,7 +186,10 @@ class Worker:
         """Send ``data`` in frames of the call's."""
         view = memoryview(data)
         for start in range(0, len(data), wire.MAX_DATA):
-            self.supervisor.send(kind, self.number, view[start : start + wire.MAX_DATA])
+            framed = kind, view[start : start + wire.MAX_DATA]
+            if kind == wire.REPLY and self.pack:
+                framed = self.pack(*framed)
+            self.supervisor.send(framed[0], self.number, framed[1])
 
     def read(self, fd, size):
         """Return bytes from a pipe; b"" if it holds none now or never will again."""
