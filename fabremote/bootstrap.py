@@ -48,8 +48,8 @@ AGENT_MODULES = (
     "supervisor",
 )
 
-# Sent only before the first call that needs them.
-EXTRA_MODULES = ("classes", "importing")
+# Sent only before the first call that needs them, in the order in which they import each other.
+EXTRA_MODULES = ("classes", "importing", "lasting")
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 _STUB = r"""import os,sys,zlib

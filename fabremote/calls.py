@@ -9,18 +9,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fabremote.agent import wire
 from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
     RemoteCancelled,
+    RemoteException,
     RemoteProcessDied,
     RemoteTimeout,
     ResultError,
 )
 from fabremote.options import Options
 from fabremote.printing import printable
+from fabremote.progress import Bar, reporter
 from fabremote.receiving import Answer, Buffers, Data
 from fabremote.streams import Feeder, Output, local_stream
 
@@ -33,6 +35,7 @@ LOST = -1
 CANCELLED = -2
 FLOODED = -4
 FAULT = -5
+PROGRESS = -6
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW.
 UNHANDLED = 8 * wire.WINDOW
@@ -56,6 +59,18 @@ class Outcome:
     stderr: str = ""
 
 
+class Process(Protocol):
+    """A lasting process, as a call in it sees it."""
+
+    number: int
+
+    def left(self, call: Call) -> None:
+        """The call has ended."""
+
+    def gone(self, name: str) -> RemoteException:
+        """Return the error for a call that the process's end kept from beginning."""
+
+
 class Call:
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
@@ -63,7 +78,9 @@ class Call:
     session's service thread for a submitted call; but its answer's bytes are
     put in their place by the session's reader, which has them in its hands.
     ``provide`` answers what the function asks for while it runs, see
-    ``shipping.forwarding``.
+    ``shipping.forwarding``. ``process``: the lasting process that it runs in, if
+    it has no process of its own. A lasting process itself is a call too, with the
+    flag for it.
     """
 
     def __init__(
@@ -74,8 +91,14 @@ class Call:
         options: Options,
         keep: bool,
         provide: Callable[[bytes], bytes] | None = None,
+        process: Process | None = None,
+        flags: int = 0,
     ) -> None:
         self.session = session
+        self._process = process
+        self.inside = process.number if process is not None else None
+        # Whether it has begun there, as far as is known.
+        self.begun = True
         self._provide = provide
         self._requests: deque[bytes] = deque()
         self._answering = threading.Lock()
@@ -97,7 +120,11 @@ class Call:
         self._outputs = self._open_outputs(options, keep)
         self._feeder: Feeder | None = None
         self._responding = bool(options.watchers)
-        self.has_stdin = bool(options.in_stream) or self._responding
+        has_stdin = bool(options.in_stream) or self._responding
+        self.flags = flags | (wire.HAS_STDIN if has_stdin else 0)
+        self.flags |= wire.PACKS if options.compress else 0
+        self._progress = reporter(options.progress, name)
+        self._told = False
         self._options = options
 
     def _open_outputs(self, options: Options, keep: bool) -> dict[int, Output]:
@@ -141,6 +168,15 @@ class Call:
                 raise self._too_large()
         except Exception as error:
             self._end_with(error)
+        if self._progress is not None and self._answer.total and not self._told:
+            # Once, until the call's own thread has looked how much there is by then.
+            self._told = True
+            self.deliver(PROGRESS, b"")
+
+    def report(self, direction: str, done: int, total: int) -> None:
+        """Tell the caller's ``progress`` how many bytes have gone "up" or come "down"."""
+        if self._progress is not None and self._failure is None:
+            self._progress(direction, done, total)
 
     def _end_with(self, error: BaseException) -> None:
         """Have the call's own thread end it with an error that another thread met."""
@@ -231,11 +267,15 @@ class Call:
             self._request(bytes(data))
         elif kind == FAULT and self._fault is not None:
             self.abort(self._fault)
+        elif kind == PROGRESS:
+            self._told = False
+            self.report("down", self._answer.received, self._answer.total)
         elif kind == FLOODED:
             self.abort(self._flood())
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)
+            self.begun = not data[0] & wire.UNBEGUN
             if self._failure is None:
                 self._failure = self._judge(data)
             self.finish()
@@ -250,6 +290,8 @@ class Call:
 
     def _judge(self, data: Data) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
+        if not self.begun and self._process is not None:
+            return self._process.gone(self.name)
         answered, cancelled, number, exited = wire.unpack_status(data)
         if cancelled:
             # Not by this call: the agent was told to end.
@@ -269,6 +311,11 @@ class Call:
             f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
             f"the limit is {self._options.max_result}. Return less, or raise it: max_result=."
         )
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ends the call instead of an answer, as far as is known."""
+        return self._failure
 
     @property
     def killed(self) -> bool:
@@ -305,9 +352,13 @@ class Call:
             return
         self.done = True
         self.session.forget(self.number)
+        if self._process is not None:
+            self._process.left(self)
         if self._feeder is not None:
             self._feeder.stop()
             self._feeder = None
+        if isinstance(self._progress, Bar):
+            self._progress.close()
 
     def outcome(self) -> Outcome:
         """Return how the call ended."""

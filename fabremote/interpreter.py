@@ -8,7 +8,7 @@ import functools
 import reprlib
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import fabric
 from invoke.context import Context
@@ -17,12 +17,16 @@ from invoke.exceptions import Failure, WatcherError
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
 from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
+from fabremote.lasting import Lasting
 from fabremote.options import Options, resolve
 from fabremote.session import Session
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
 from fabremote.shipping.modules import explain_missing, modules_of
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,11 +64,14 @@ class Interpreter:
     """A Python on a host, with the options of its calls bound once.
 
     Made by ``connection.python(...)``. Each call runs in a fresh process there.
+    In a ``with`` block the calls of the interpreter run in one process, one
+    after the other, and what they leave in it stays until the block's end.
     """
 
     def __init__(self, host: Host, given: Mapping[str, Any]) -> None:
         self._host = host
         self._given = dict(given)
+        self._lasting: Lasting | None = None
         if given:
             resolve(host.context, self._given)  # What is wrong shows at once.
 
@@ -75,6 +82,28 @@ class Interpreter:
         options = ", ".join(f"{name}={value!r}" for name, value in self._given.items())
         return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
 
+    def __enter__(self) -> Self:
+        """Start the process of the block's calls.
+
+        Connects if need be, and raises what a call raises where there can be no
+        process; RuntimeError in a block of the same interpreter.
+        """
+        if self._lasting is not None:
+            raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
+        options = resolve(self._host.context, self._given)
+        if not options.dry:
+            self._lasting = Lasting(self._host.session(options), options)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """End the process: when the calls begun in the block have ended, its exit handlers run.
+
+        At Ctrl-C or ``sys.exit()`` it is killed.
+        """
+        lasting, self._lasting = self._lasting, None
+        if lasting is not None:
+            lasting.close(kill=kind is not None and not issubclass(kind, Exception))
+
     @overload
     def call(
         self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
@@ -82,7 +111,7 @@ class Interpreter:
     @overload
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run ``fn(*args, **kwargs)`` there in a fresh process and return its value.
+        """Run ``fn(*args, **kwargs)`` there and return its value.
 
         An ``async`` function is run to its end. What it prints is relayed live.
         Raises what the function raised, as its own type where that is a
@@ -132,7 +161,7 @@ class Interpreter:
     ) -> Prepared:
         check_callable(fn)
         options = resolve(self._host.context, self._given)
-        return Prepared(self._host, options, fn, args, kwargs, keep)
+        return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)
 
 
 class RemoteFuture(concurrent.futures.Future[T]):
@@ -194,8 +223,10 @@ class Prepared:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         keep: bool,
+        lasting: Lasting | None = None,
     ) -> None:
-        self._host, self._options = host, options
+        self._host, self._lasting = host, lasting
+        self._options = options if lasting is None else lasting.call_options(options)
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._keep = keep
         self.name = name_of(fn)
@@ -209,6 +240,8 @@ class Prepared:
         return f"{self.name.removesuffix('()')}({', '.join(words)})"
 
     def _start(self) -> tuple[Call, Payload, Decoder]:
+        if self._lasting is not None:
+            return self._start_inside(self._lasting)
         session = self._host.live_session(self._options)
         python = session.python if session is not None else this_python()
         # Before anything is begun over there, so that what can't go does nothing.
@@ -217,17 +250,31 @@ class Prepared:
             session = self._host.session(self._options)
             if session.python.reads != python.reads or session.unloadable:
                 payload = self._dump(session.python, session)
+        return self._open(session, payload)
+
+    def _start_inside(self, lasting: Lasting) -> tuple[Call, Payload, Decoder]:
+        """The same in a lasting process."""
+        lasting.check(self.name)
+        payload = lasting.dump(self._fn, self._args, self._kwargs, self._options)
+        return self._open(lasting.session, payload)
+
+    def _open(self, session: Session, payload: Payload) -> tuple[Call, Payload, Decoder]:
         what = f"{self.name} on {session.label}"
         mine = payload.classes, payload.modules
         decoder = Decoder(what, *mine, self._options.trust, payload.files)
         session.reserve()
         number = session.number()
         try:
-            call = Call(session, number, self.name, self._options, self._keep, payload.provide)
+            provide, inside = payload.provide, self._lasting
+            call = Call(session, number, self.name, self._options, self._keep, provide, inside)
         except BaseException:
             session.forget(number)
             raise
         return call, payload, decoder
+
+    def _begin(self, call: Call, payload: Payload) -> None:
+        place = call.session if self._lasting is None else self._lasting
+        place.begin(call, payload.parcel)
 
     def _dump(self, python: RemotePython, session: Session | None) -> Payload:
         by_value = session.unloadable if session is not None else frozenset()
@@ -245,7 +292,7 @@ class Prepared:
 
     def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
         try:
-            call.session.begin(call, payload.parcel)
+            self._begin(call, payload)
         except (KeyboardInterrupt, SystemExit) as error:
             call.abort(error)
         del payload
@@ -297,7 +344,7 @@ class Prepared:
         service = call.session.service()
         future._kill = functools.partial(service.cancel, call)
         service.adopt(call, functools.partial(self._resolve, future, call.session, decoder))
-        call.session.begin(call, payload.parcel)
+        self._begin(call, payload)
         if future.cancelled():
             # Between two attempts.
             future._kill()

@@ -16,7 +16,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
@@ -31,6 +31,8 @@ from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
+
+Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 
 # Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
 IN_FLIGHT = 128
@@ -113,28 +115,39 @@ class Session:
         return next(self._numbers)
 
     def _send_call(self, call: Call, parcel: Parcel) -> None:
-        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.has_stdin))
-        pieces = parcel.pieces
-        if len(pieces) == 1 and len(pieces[0]) <= wire.MAX_DATA:
+        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.flags, call.inside))
+        pieces, size = parcel.pieces, parcel.size
+        if len(pieces) == 1 and size <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
         self._send_opening(opening, parcel, call.deadline)
+        pack = wire.Packer().pack if call.flags & wire.PACKS else None
+        sent = 0
         for piece in pieces:
-            self._send_piece(call, memoryview(piece))
+            for part in self._cut(piece):
+                if call.done:
+                    return
+                self._send_part(call.number, part, pack)
+                sent += len(part)
+                call.report("up", sent, size)
+        if not pieces:
+            call.report("up", size, size)
 
-    def _send_piece(self, call: Call, data: memoryview) -> None:
-        """Send a part of a call's payload, in frames of the link's own size."""
+    def _cut(self, piece: bytes | memoryview) -> Iterator[memoryview]:
+        """Yield a piece of a payload in parts that fill the link's packets, each in a frame."""
+        view = memoryview(piece)
+        step = min(self._link.unit - wire.HEADER.size, wire.MAX_DATA)
+        for start in range(0, len(view), step):
+            yield view[start : start + step]
+
+    def _send_part(self, number: int, part: memoryview, pack: Pack | None) -> None:
+        kind, data = (wire.DATA, part) if pack is None else pack(wire.DATA, part)
         size = wire.HEADER.size
-        step = min(self._link.unit - size, wire.MAX_DATA)
-        frame = bytearray(size + min(step, len(data)))
-        for start in range(0, len(data), step):
-            if call.done:
-                return
-            part = data[start : start + step]
-            end = size + len(part)
-            wire.HEADER.pack_into(frame, 0, wire.DATA, call.number, len(part))
-            frame[size:end] = part
-            self.send(memoryview(frame)[:end])
+        # The one copy of the payload that is made.
+        frame = bytearray(size + len(data))
+        wire.HEADER.pack_into(frame, 0, kind, number, len(data))
+        frame[size:] = data
+        self.send(memoryview(frame))
 
     @contextlib.contextmanager
     def _watched(self, call: Call, parcel: Parcel) -> Iterator[None]:

@@ -320,7 +320,8 @@ def test_the_floor_is_among_the_interpreters_tested_where_it_can_be() -> None:
 def test_a_file_imports_the_standard_library_and_earlier_siblings(name: str) -> None:
     tree = ast.parse(sources()[name].read_text("utf-8"))
     earlier = AGENT_MODULES[: AGENT_MODULES.index(name)] if name in AGENT_MODULES else ()
-    earlier = AGENT_MODULES if name in EXTRA_MODULES else earlier
+    if name in EXTRA_MODULES:
+        earlier = AGENT_MODULES + EXTRA_MODULES[: EXTRA_MODULES.index(name)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             tops = {alias.name.partition(".")[0] for alias in node.names}

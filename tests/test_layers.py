@@ -28,9 +28,10 @@ LAYERS = (
     {"ssh_*"},
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
-    {"calls", "links", "outbox", "packets", "receiving", "refusals"}
+    {"calls", "links", "outbox", "packets", "progress", "receiving", "refusals"}
     | {"service", "session", "starting", "store", "streams", "watching"},
     {"shipping"},
+    {"lasting"},
     {"interpreter"},
     {"environments", "sessions"},
     {"connection"},

@@ -11,7 +11,7 @@ import os
 import select
 
 from . import forker, processes, wire, worker
-from .workers import BACKLOG, DOZE, Worker, widen
+from .workers import BACKLOG, DOZE, Turn, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
 PENDING = 64 * wire.MAX_DATA
@@ -169,7 +169,15 @@ class Supervisor:
             self.watch(self.stdin, self.on_stdin, 0 if behind else select.POLLIN)
 
     def open(self, number, data):
-        blobs = self.needed(data) if len(data) > 1 else ()
+        flags, named = data[0], data[1:]
+        process = None
+        if flags & wire.INSIDE:
+            process = self.calls.get(wire.PROCESS.unpack_from(named)[0])
+            named = named[wire.PROCESS.size :]
+        blobs = self.needed(flags, named) if named else ()
+        if flags & wire.INSIDE:
+            Turn(self, process, number, flags, blobs)
+            return
         try:
             call = self.spares.pop(0) if self.spares else self.fork()
         except OSError as error:
@@ -177,12 +185,12 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
-        call.begin(number, data[0], blobs)
+        call.begin(number, flags, blobs)
 
-    def needed(self, data):
-        """Return the (digest, pieces) of the blobs that OPEN's data names."""
-        found = digests(data[1:])
-        if data[0] & wire.HAS_LIST:
+    def needed(self, flags, named):
+        """Return the (digest, pieces) of the blobs that OPEN names."""
+        found = digests(named)
+        if flags & wire.HAS_LIST:
             listed = digests(b"".join(self.blobs[found[0]]))
             self.use(found[0], listed)
             found += listed
@@ -312,9 +320,10 @@ class Supervisor:
             self.spares.remove(made)
             self.hungry = False
         elif made.number in self.calls:
-            del self.calls[made.number]
+            for number in made.numbers():
+                self.calls.pop(number, None)
+                self.refuse(number, error)
             self.rest_stdin()
-            self.refuse(made.number, error)
 
     def ended(self, pid, status):
         """A worker's process has ended."""

@@ -26,6 +26,7 @@ CANCEL = 5  # kill it and all it started
 STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
 EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
+END = 9  # a lasting process is to end, once the calls in it have
 
 # From the agent to the caller.
 STDOUT = 16
@@ -42,11 +43,15 @@ STREAMED = frozenset([DATA, STDIN, STDOUT, STDERR, REPLY])
 # Added to the kind of a frame whose data is compressed.
 PACKED = 128
 
-# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too; its
-# answer is to be compressed.
+# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too;
+# it is no call but a lasting process; it is a call in the one whose number (4 bytes) follows;
+# its answer is to be compressed.
 HAS_STDIN = 1
 HAS_LIST = 2
-PACKS = 4
+LASTING = 4
+INSIDE = 8
+PACKS = 16
+PROCESS = struct.Struct(">I")
 DIGEST = 16
 
 NUMBER = struct.Struct(">Q")
@@ -58,10 +63,15 @@ def frame(kind, call, data=b""):
     return HEADER.pack(kind, call, len(data)) + data
 
 
-def pack_status(answered, cancelled, waitstatus):
+# Of DONE: the call has not begun, as its process ended before.
+UNBEGUN = 4
+
+
+def pack_status(answered, cancelled, waitstatus, flags=0):
     """Return DONE's data: was there an answer, a cancel, and how the worker exited."""
     signal = waitstatus & 0x7F
-    return STATUS.pack((1 if answered else 0) | (2 if cancelled else 0), signal, waitstatus >> 8)
+    flags |= (1 if answered else 0) | (2 if cancelled else 0)
+    return STATUS.pack(flags, signal, waitstatus >> 8)
 
 
 def unpack_status(data):

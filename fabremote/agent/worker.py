@@ -51,6 +51,8 @@ def serve(payload_fd, reply_fd):
     received = read_payload(payload_fd)
     if received is None:
         os._exit(0)
+    if "lasting" in received[0]:
+        loader.part("lasting").serve(payload_fd, reply_fd, received)
     if "bundle" in received[0]:
         bundle.connect(payload_fd, reply_fd)
     else:

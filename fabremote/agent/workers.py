@@ -28,6 +28,11 @@ def widen(fd):
         pass
 
 
+def packer(flags):
+    """Return what compresses an answer for a call with these flags, or None."""
+    return wire.Packer().pack if flags & wire.PACKS else None
+
+
 def blob_message(blobs):
     """Return the pieces of a message to a worker with these (digest, pieces)."""
     pieces = [b""]
@@ -67,6 +72,11 @@ class Worker:
         self.dozing = False
         self.relayed = 0.0
         self.pack = None
+        # A lasting process's own number, the calls that wait for it, the blobs that it has.
+        self.home = None
+        self.turns = []
+        self.given = set()
+        self.ending = False
 
     def born(self, pid):
         """The worker's process is there."""
@@ -78,8 +88,9 @@ class Worker:
     def begin(self, number, flags, blobs):
         """Bind the worker to its call, whose ``blobs`` (digest, pieces) go first."""
         self.number = number
-        if flags & wire.PACKS:
-            self.pack = wire.Packer().pack
+        self.pack = packer(flags)
+        if flags & wire.LASTING:
+            self.home = number
         if not flags & wire.HAS_STDIN:
             self.drop(self.stdin)
         if blobs:
@@ -101,10 +112,13 @@ class Worker:
             self.listen()
         elif kind == wire.CANCEL:
             self.cancel()
+        elif kind == wire.END:
+            self.ending = True
+            self.advance()
 
-    def put(self, fd, data):
-        if fd in self.fds:
-            self.queues[fd].append(data)
+    def put(self, fd, *pieces):
+        if fd in self.fds and pieces:
+            self.queues[fd] += pieces
             self.pour(fd)
 
     def pour(self, fd):
@@ -264,7 +278,7 @@ class Worker:
             self.supervisor.dying.append(self.cancelled)
 
     def finish(self):
-        """Relay the last output, end what is left of the group, and say so."""
+        """Relay the last output, say that the call is done, and close, or take the next one."""
         supervisor = self.supervisor
         for fd in list(self.outputs):
             left = LAST
@@ -273,13 +287,45 @@ class Worker:
                 if not count:
                     break
                 left -= count
-        answered = self.missing == 0
-        status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
-        supervisor.calls.pop(self.number, None)
-        supervisor.rest_stdin()
-        supervisor.send(wire.DONE, self.number, status)
+        self.say_done(self.number, self.missing == 0)
+        if self.home is not None:
+            self.answer, self.missing, self.window = b"", None, wire.WINDOW
+            if self.cancelled is None and self.status is None:
+                self.number = self.home
+                self.advance()
+                supervisor.flush()
+                return
+            for turn in self.turns:
+                turn.say_unbegun(self.status or 0)
+            if self.number != self.home:
+                self.say_done(self.home, False)
         supervisor.flush()
         self.close()
+
+    def say_done(self, number, answered):
+        """Say that a call, or a lasting process, has ended, and how."""
+        status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
+        self.supervisor.calls.pop(number, None)
+        self.supervisor.rest_stdin()
+        self.supervisor.send(wire.DONE, number, status)
+
+    def advance(self):
+        """If a lasting process is free, begin the next call in it, or let it end."""
+        if self.number != self.home:
+            return
+        if self.turns:
+            turn = self.turns.pop(0)
+            self.number, self.window, self.pack = turn.number, wire.WINDOW, turn.pack
+            blobs = [blob for blob in turn.blobs if blob[0] not in self.given]
+            self.given.update([blob[0] for blob in blobs])
+            self.put(self.payload, *((blob_message(blobs) if blobs else []) + turn.pieces))
+            self.listen()
+        elif self.ending:
+            self.drop(self.payload)
+
+    def numbers(self):
+        """Return the numbers of all calls that are the worker's."""
+        return {self.number, self.home or self.number, *[turn.number for turn in self.turns]}
 
     def clean_up(self):
         """The worker has ended: what it left behind in its process group must go."""
@@ -296,3 +342,44 @@ class Worker:
     def close(self):
         for fd in list(self.fds):
             self.drop(fd)
+
+
+class Turn:
+    """A call in a lasting process, which runs one after another."""
+
+    def __init__(self, supervisor, process, number, flags, blobs):
+        self.pack = packer(flags)
+        self.supervisor, self.process, self.number = supervisor, process, number
+        self.blobs, self.pieces = blobs, []
+        if process is None:
+            self.say_unbegun(0)
+        else:
+            supervisor.calls[number] = self
+            process.turns.append(self)
+            process.advance()
+
+    def take(self, kind, data):
+        """Act on a frame of the caller's for this call."""
+        if self.process.number == self.number or kind == wire.STDIN:
+            self.process.take(kind, data)
+        elif kind == wire.DATA:
+            self.pieces.append(data)
+        elif kind == wire.CANCEL:
+            self.process.turns.remove(self)
+            self.say_unbegun(0)
+
+    def say_unbegun(self, status):
+        """Say that the call has ended before it began."""
+        self.supervisor.calls.pop(self.number, None)
+        status = wire.pack_status(False, False, status, wire.UNBEGUN)
+        self.supervisor.send(wire.DONE, self.number, status)
+
+    def pending(self):
+        """Return how many bytes wait for its turn."""
+        return sum(map(len, self.pieces))
+
+    def listen(self):
+        """Nothing of its own is heard: its process's is."""
+
+    def cancel(self):
+        """Nothing runs of its own: its process is cancelled."""

@@ -72,15 +72,22 @@ class PayloadPickler(_pickle.Pickler):
     ``classes``: the caller's own classes in it, by number. ``scope``: the
     modules that it refers to. ``blobs``: its large constants, by digest.
     ``files``: those that its code came from. ``extras``: the agent's modules that make it.
+    For a lasting process ``classes`` are those of its calls before, and it keeps its own.
     """
 
     def __init__(
-        self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None, scope: Scope
+        self,
+        file: Any,
+        remote: RemotePython,
+        buffers: Callable[[Any], Any] | None,
+        scope: Scope,
+        classes: list[type] | None = None,
     ) -> None:
         protocol = self.protocol = 5 if remote.version >= (3, 8) else 4
         super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
         self.remote = remote
-        self.classes: list[type] = []
+        self.lasting = classes is not None
+        self.classes: list[type] = [] if classes is None else classes
         self.scope = scope
         self.blobs: dict[bytes, Blob] = {}
         self.files: set[str] = set()
@@ -226,9 +233,20 @@ class PayloadPickler(_pickle.Pickler):
         if self.goes_by_name(cls):
             public = classes.public_name(cls)
             return NotImplemented if public is None else (loader.attribute, public)
-        number = len(self.classes)
+        number = self._number(cls)
+        make, args, state = self._class(cls, number)
+        if self.lasting:
+            make, args = agent_classes.once, (make, *args)
+        return make, args, state, None, None, agent_classes.set_class
+
+    def _number(self, cls: type) -> int:
+        """Return the class's number in the call, or in its lasting process."""
+        if self.lasting:
+            for number, known in enumerate(self.classes):
+                if known is cls:
+                    return number
         self.classes.append(cls)
-        return (*self._class(cls, number), None, None, agent_classes.set_class)
+        return len(self.classes) - 1
 
     def _class(self, cls: Any, number: int) -> tuple[Any, tuple[Any, ...], Any]:
         """Return what makes a class there, its arguments, and the state that fills it in."""
