@@ -142,23 +142,23 @@ def unpacked(data):
 
 
 class Packer:
-    """Compresses one payload, piece by piece, as long as that pays."""
+    """Compresses one payload, piece by piece, where a sample says that it pays."""
 
     def __init__(self):
-        self.failures = self.skipped = 0
+        self.skip = 0
 
     def pack(self, kind, data):
         """Return the kind and data of the frame for ``data``."""
-        if self.skipped:
-            self.skipped -= 1
+        if self.skip:
+            self.skip -= 1
         elif len(data) > 1024:
-            packed = zlib.compress(data, 1)
-            if len(packed) < 0.9 * len(data):
-                self.failures = 0
-                return kind | PACKED, packed
-            # Try rarer and rarer whether what follows is of another kind.
-            self.failures = min(self.failures + 1, 8)
-            self.skipped = (1 << self.failures) - 1
+            for part in data[:4096], data:
+                packed = zlib.compress(part, 1)
+                if len(packed) > 0.9 * len(part):
+                    # What follows is likely to be of the same kind.
+                    self.skip = 15
+                    return kind, data
+            return kind | PACKED, packed
         return kind, data
 
 
