@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import functools
 import reprlib
-import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import fabric
@@ -16,7 +16,8 @@ from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
-from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
+from fabremote.exceptions import ResultError, ShippingError
+from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
 from fabremote.lasting import Lasting
 from fabremote.options import Options, resolve
 from fabremote.session import Session
@@ -143,9 +144,40 @@ class Interpreter:
         """Begin the call and return a Future of its value at once.
 
         The function and its arguments are sent, or refused with ShippingError,
-        before this returns. ``cancel()`` kills the remote process.
+        before this returns. ``cancel()`` kills the remote process; in a ``with``
+        block a call that has not begun is dropped, one that runs ends the process.
         """
         return self._prepare(fn, args, kwargs).submit()
+
+    @overload
+    async def acall(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    async def acall(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def acall(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run as `call` does, for asyncio: the event loop goes on meanwhile.
+
+        Cancelling the awaiting task kills the remote process.
+        """
+        prepared = self._prepare(fn, args, kwargs)
+        return await asyncio.wrap_future(await begun(prepared.submit))
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], in_flight: int = IN_FLIGHT
+    ) -> Iterator[T]:
+        """Return an iterator of ``fn``'s values over the iterables' items, in their order.
+
+        ``iterables``: as for the built-in map; they are read as the values are, at
+        most ``in_flight`` calls (int) ahead, which run at once (in a ``with``
+        block one after the other). Raises at an item what its call raises; then,
+        and when the iterator is closed, the calls that are left are ended.
+        """
+        check_callable(fn)
+        if type(in_flight) is not int or in_flight < 1:
+            raise ValueError(f"in_flight={in_flight!r} must be a number of calls, 1 or more.")
+        items = zip(*iterables, strict=False)
+        return in_order(functools.partial(self.submit, fn), items, in_flight)
 
     def plan(self) -> tuple[Options, RemotePython]:
         """Return the options in force, and the interpreter as far as it is known.
@@ -162,54 +194,6 @@ class Interpreter:
         check_callable(fn)
         options = resolve(self._host.context, self._given)
         return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)
-
-
-class RemoteFuture(concurrent.futures.Future[T]):
-    """The Future of a submitted call; cancelling it kills the remote process."""
-
-    # What must not be dropped as long as the call runs.
-    _owner: object = None
-
-    def __init__(self, name: str, cancel: Callable[[], object]) -> None:
-        super().__init__()
-        self._name = name
-        self._kill = cancel
-        self._cancelling = threading.Lock()
-
-    def cancel(self) -> bool:
-        """Kill the call unless it is done; return whether it is cancelled now."""
-        with self._cancelling:
-            if self.cancelled():
-                return True
-            if not super().cancel():
-                return False
-            # Tells those who wait in as_completed() or wait().
-            self.set_running_or_notify_cancel()
-        self._kill()
-        return True
-
-    def running(self) -> bool:
-        """Return whether the call has been sent and isn't done."""
-        return not self.done()
-
-    def result(self, timeout: float | None = None) -> T:
-        """Return the value; raise what the call raised, or RemoteCancelled."""
-        try:
-            return super().result(timeout)
-        except concurrent.futures.CancelledError as error:
-            raise self._as_remote(error) from None
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the call raised, or None; raise RemoteCancelled if it was cancelled."""
-        try:
-            return super().exception(timeout)
-        except concurrent.futures.CancelledError as error:
-            raise self._as_remote(error) from None
-
-    def _as_remote(self, error: BaseException) -> BaseException:
-        if not self.cancelled():
-            return error
-        return RemoteCancelled(f"{self._name} was cancelled.")
 
 
 class Prepared:
@@ -343,6 +327,8 @@ class Prepared:
         call, payload, decoder = self._start()
         service = call.session.service()
         future._kill = functools.partial(service.cancel, call)
+        if self._lasting is not None:
+            future._drop = functools.partial(self._lasting.skip, call)
         service.adopt(call, functools.partial(self._resolve, future, call.session, decoder))
         self._begin(call, payload)
         if future.cancelled():

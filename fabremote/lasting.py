@@ -80,6 +80,10 @@ class Lasting:
             raise
         self.session.begin(call, parcel)
 
+    def skip(self, call: Call) -> None:
+        """Have a call dropped unless it has begun, which then goes on."""
+        self.session.post(wire.frame(wire.SKIP, call.number))
+
     def left(self, call: Call) -> None:
         """A call has ended; note why, if the process has with it."""
         with self._changed:

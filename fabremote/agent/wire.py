@@ -27,6 +27,7 @@ STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
 EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
 END = 9  # a lasting process is to end, once the calls in it have
+SKIP = 10  # of a call in a lasting process: drop it unless it has begun
 
 # From the agent to the caller.
 STDOUT = 16

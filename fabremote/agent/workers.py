@@ -364,7 +364,7 @@ class Turn:
             self.process.take(kind, data)
         elif kind == wire.DATA:
             self.pieces.append(data)
-        elif kind == wire.CANCEL:
+        elif kind in (wire.CANCEL, wire.SKIP):
             self.process.turns.remove(self)
             self.say_unbegun(0)
 
