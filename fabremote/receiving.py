@@ -61,6 +61,8 @@ class Answer:
             if size > self._limit:
                 self.refused, self._head = size, b""
                 return b""
+            if not size:
+                raise wire.ProtocolError("an answer of no bytes")
             self.total = TOTAL.size + size
         at = TOTAL.size
         codes: tuple[int, ...] = ()

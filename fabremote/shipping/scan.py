@@ -48,7 +48,9 @@ class Malformed(ResultError):
 # Instructions as regular expressions.
 _FRAME = rb"\x95.{8}"
 _SHORT = b"|".join(re.escape(bytes([size])) + b".{%d}" % size for size in range(64))
-_VALUE = rb"[N\x88\x89)\x97]|K.|M..|J.{4}|G.{8}|[\x8cC\x8a](?:" + _SHORT + b")"
+# What stands between frames is memoized in the next one.
+_BUFFER = rb"\x97(?:" + _FRAME + rb"(?=\x94))?"
+_VALUE = rb"[N\x88\x89)]|K.|M..|J.{4}|G.{8}|[\x8cC\x8a](?:" + _SHORT + b")|" + _BUFFER
 _ATOM = b"(?:" + _VALUE + rb")\x94?"
 _TUPLE = rb"[\x85-\x87t]\x94?"
 _OTHER = rb"[aeb]|[]}\x8fR\x93]\x94?|\((?!(?:\x95.{8})*u)|h.|j.{4}"
