@@ -289,7 +289,7 @@ class Prepared:
             raise Failure(self._result(None, outcome, exited=None), outcome.error)
         if outcome.error is not None:
             raise outcome.error
-        return read_answer(outcome.answer, decoder, self._host.label, self._options.modules)
+        return read_answer(outcome, decoder, self._host.label, self._options.modules)
 
     def value(self) -> Any:
         """Run the call and return its value."""
@@ -368,13 +368,14 @@ class Unloadable(Exception):
 
 
 def read_answer(
-    answer: memoryview | None, decoder: Decoder, label: str, modules: tuple[str, ...] = ()
+    outcome: Outcome, decoder: Decoder, label: str, modules: tuple[str, ...] = ()
 ) -> Any:
     """Return the value that an answer's bytes hold, or raise what they say was raised."""
+    answer = outcome.answer
     letter = bytes(answer[:1]) if answer is not None else b""
     data = answer[1:] if answer is not None else memoryview(b"")
     if letter == b"V":
-        return decoder.value(data)
+        return decoder.value(data, outcome.buffers)
     if letter == b"R":
         raise refusal(decoder, plain(data))
     if letter == b"E":

@@ -24,6 +24,9 @@ Trust = bool | Sequence[type]
 # Requirements, or the path of a requirements file or script.
 Requires = Sequence[str] | str | os.PathLike[str] | None
 Wheels = Literal["local"] | None
+# Called with "up" or "down", the bytes that have gone or come, and how many there are.
+Report = Callable[[str, int, int], object]
+Progress = bool | Report | None
 T = TypeVar("T")
 
 
@@ -50,6 +53,8 @@ class PythonOptions(TypedDict, total=False):
     wheels: Wheels
     cache_dir: str | os.PathLike[str] | None
     build_timeout: float
+    compress: bool | None
+    progress: Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,12 @@ class Options:
     ``fabremote`` in the user's cache folder [``remotely.cache_dir``].
     ``build_timeout``: seconds that making an environment may take, which don't
     count for ``timeout`` [``remotely.build_timeout``].
+    ``compress``: whether arguments and results are compressed on their way, as
+    long as that makes them smaller [``remotely.compress``].
+    ``progress``: a function that is called as arguments go up and a result comes
+    down, with ``"up"`` or ``"down"``, the number of bytes so far, and of all; or
+    True for a bar on a terminal's stderr, for what takes more than two seconds,
+    drawn by the package ``rich`` [``remotely.progress``].
     """
 
     python: str | None = None
@@ -115,6 +126,8 @@ class Options:
     wheels: str | None = None
     cache_dir: str | None = None
     build_timeout: float = 1800
+    compress: bool = False
+    progress: Report | Literal[True] | None = None
     prefixes: tuple[str, ...] = ()
 
 
@@ -143,7 +156,6 @@ _ELSEWHERE = {
     "disown": "use submit(); what shall outlive the connection must be a daemon of its own",
     "logging": "records of the function's loggers are printed there. Configure logging in the "
     "function; what its handlers print is shown here",
-    "progress": "print it in the function: output is shown as it comes",
     "replace_env": "a call's env= is added to the host's. Unset variables in the function",
     "echo_stdin": "what in_stream= gives isn't echoed",
     "fallback": "a call has no terminal to fall back from",
@@ -208,6 +220,8 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         cache_dir=read("cache_dir", check.cache_dir),
         build_timeout=read("build_timeout", lambda value: check.seconds("build_timeout", value))
         or check.LONGEST,
+        compress=read("compress", check.compress),
+        progress=read("progress", check.progress),
         prefixes=tuple(context.command_prefixes),
     )
 

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from fabremote import ResultError
+from fabremote.calls import Outcome
 from fabremote.shipping import answers, nodes, raised
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.kinds import BUILDERS
@@ -1151,7 +1152,7 @@ def test_an_answer_that_is_none_is_a_result_error(answer: bytes) -> None:
     from fabremote.interpreter import read_answer
 
     with pytest.raises(ResultError):
-        read_answer(memoryview(answer) if answer else None, decoder(), "host")
+        read_answer(Outcome(memoryview(answer) if answer else None), decoder(), "host")
 
 
 REFUSALS: list[Any] = [
@@ -1172,7 +1173,7 @@ def test_a_malformed_refusal_is_a_result_error(record: Any) -> None:
     from fabremote.interpreter import read_answer
 
     with pytest.raises(ResultError):
-        read_answer(memoryview(b"R" + pickle.dumps(record, 4)), decoder(), "host")
+        read_answer(Outcome(memoryview(b"R" + pickle.dumps(record, 4))), decoder(), "host")
 
 
 def test_the_cases_themselves_bite() -> None:

@@ -11,7 +11,7 @@ import os
 import select
 
 from . import forker, processes, wire, worker
-from .workers import BACKLOG, DOZE, Turn, Worker
+from .workers import BACKLOG, DOZE, Turn, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
 PENDING = 64 * wire.MAX_DATA
@@ -51,8 +51,9 @@ class Supervisor:
         self.closing = False
         self.terminated = False
         self.pid = os.getpid()
-        os.set_blocking(stdin, False)
-        os.set_blocking(stdout, False)
+        for fd in (stdin, stdout):
+            os.set_blocking(fd, False)
+            widen(fd)
         self.forker = forker.start((stdin, stdout))
         # Asked for and not yet confirmed, in order; and what ended before it was.
         self.unborn = []
@@ -110,26 +111,16 @@ class Supervisor:
 
     def send(self, kind, call, data=b""):
         """Queue one frame; what one round of the loop queues is written at once."""
-        data = wire.frame(kind, call, data)
-        self.outgoing.append(data)
-        self.backlog += len(data)
-
-    def write(self, data):
-        """Write what the connection takes now; return how much that was."""
-        try:
-            return os.write(self.stdout, data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            # The caller is gone; stdin's end of file is what ends us.
-            return len(data)
+        self.outgoing += wire.HEADER.pack(kind, call, len(data)), data
+        self.backlog += wire.HEADER.size + len(data)
 
     def flush(self):
         """Write what is queued, as far as the connection takes it."""
-        data = b"".join(self.outgoing)
-        count = self.write(data)
-        self.backlog -= count
-        self.outgoing = [data[count:]] if count < len(data) else []
+        try:
+            self.backlog -= wire.write(self.stdout, self.outgoing)
+        except OSError:
+            # The caller is gone; stdin's end of file is what ends us.
+            self.outgoing, self.backlog = [], 0
         if self.outgoing and self.stdout not in self.handlers:
             self.watch(self.stdout, self.flush, select.POLLOUT)
         elif not self.outgoing:
@@ -185,7 +176,7 @@ class Supervisor:
             named = named[wire.PROCESS.size :]
         blobs = self.needed(flags, named) if named else ()
         if flags & wire.INSIDE:
-            Turn(self, process, number, blobs)
+            Turn(self, process, number, flags, blobs)
             return
         try:
             call = self.spares.pop(0) if self.spares else self.fork()
