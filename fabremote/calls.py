@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fabremote.agent import wire
@@ -33,13 +33,15 @@ CANCELLED = -2
 FLOODED = -4
 UNANSWERABLE = -5
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
-# aside: the agent sends less, see wire.WINDOW.
-UNHANDLED = 8 * wire.WINDOW
+# aside: the agent sends less, see wire.WINDOW. In frames of a byte each they take 64 times that.
+UNHANDLED = 2 * wire.WINDOW
 # Requests under way: one whose answer's last bytes are being sent, and the next.
 ASKED = 2
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
 TOTAL = 8
+# What these frames hold, in bytes.
+SIZES = {wire.DONE: wire.STATUS.size, wire.TAKEN: wire.NUMBER.size}
 
 
 Data = bytes | memoryview
@@ -57,36 +59,32 @@ class Outcome:
 
 @dataclass
 class Answer:
-    """An answer's bytes as they come: 8 bytes of length, then the rest, in one buffer."""
+    """An answer's bytes as they come: 8 bytes of length, then the rest, in one buffer.
+
+    The buffer grows with what comes: the length alone, which may be a lie, takes nothing.
+    """
 
     limit: int
     head: bytes = b""
-    body: bytearray | None = None
-    filled: int = 0
-    refused: int = 0
+    size: int | None = None
+    body: bytearray = field(default_factory=bytearray)
 
     def add(self, data: Data) -> None:
-        if self.refused:
-            return
-        if self.body is None:
+        """Take a piece; raise OverflowError if the answer is beyond the limit."""
+        if self.size is None:
             self.head += bytes(data)
             if len(self.head) < TOTAL:
                 return
-            size = int.from_bytes(self.head[:TOTAL], "big")
-            if size > self.limit:
-                self.refused, self.head = size, b""
-                return
-            self.body, data, self.head = bytearray(size), self.head[TOTAL:], b""
-        end = self.filled + len(data)
-        if end > len(self.body):
+            self.size = int.from_bytes(self.head[:TOTAL], "big")
+            if self.size > self.limit:
+                raise OverflowError
+            data = self.head[TOTAL:]
+        if len(self.body) + len(data) > self.size:
             raise wire.ProtocolError("more bytes of an answer than it has")
-        self.body[self.filled : end] = data
-        self.filled = end
+        self.body += data
 
     def complete(self) -> memoryview | None:
-        if self.body is None or self.filled != len(self.body):
-            return None
-        return memoryview(self.body)
+        return memoryview(self.body) if len(self.body) == self.size else None
 
 
 class Call:
@@ -111,7 +109,7 @@ class Call:
         self._requests: deque[bytes] = deque()
         self._answering = threading.Lock()
         # What was admitted of the far side's frames, by the reader, and of that handled.
-        self._admitted = self._handled = self._replied = 0
+        self._admitted = self._handled = 0
         self._flooded = self._ended = False
         self._unanswerable: BaseException | None = None
         self.number = number
@@ -149,23 +147,42 @@ class Call:
             self._feeder = Feeder(stream, encoding, self._send_stdin, eof)
 
     def admit(self, kind: int, data: Data) -> None:
-        """Take a frame from the link: no more than an agent sends."""
+        """Take a frame from the link, in its reader's thread: no more than an agent sends."""
         if self._ended:
             return
+        if len(data) != SIZES.get(kind, len(data)):
+            raise wire.ProtocolError(f"a frame of kind {kind} with {len(data)} bytes")
         self._ended = kind == wire.DONE
-        if self._flooded and not self._ended:
-            return
         if kind == wire.REPLY:
-            # Of more than that, its length tells.
-            if self._replied <= self._options.max_result + TOTAL:
-                self._replied += len(data)
-                self.deliver(kind, data)
+            self._take_answer(data)
+            return
+        if self._flooded and not self._ended:
             return
         self._admitted += max(1, len(data))
         if self._admitted - self._handled > UNHANDLED and not self._ended:
             self._flooded = True
             kind, data = FLOODED, b""
-        self.deliver(kind, data)
+        # A copy: a view of little would keep all that came with it.
+        self.deliver(kind, bytes(data))
+
+    def _take_answer(self, data: Data) -> None:
+        if self._unanswerable is not None or self.killed:
+            return
+        try:
+            self._answer.add(data)
+        except OverflowError:
+            limit = f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
+            self._give_up(f"returned {self._answer.size} bytes; {limit}")
+        except MemoryError:
+            self._answer.body = bytearray()
+            self._give_up(
+                f"returned {self._answer.size} bytes, for which there is not enough memory here. "
+                "Return less."
+            )
+
+    def _give_up(self, why: str) -> None:
+        self._unanswerable = ResultError(f"{self.name} on {self.session.label} {why}")
+        self.deliver(UNANSWERABLE, b"")
 
     def _to_inbox(self, kind: int, data: Data) -> None:
         self.inbox.put((kind, data))
@@ -228,7 +245,7 @@ class Call:
 
     def handle(self, kind: int, data: Data) -> None:
         """Act on one frame; afterwards ``done`` says whether it was the last."""
-        if kind > 0 and kind != wire.REPLY:
+        if kind > 0:
             self._handled += max(1, len(data))
         try:
             self._handle(kind, data)
@@ -245,10 +262,6 @@ class Call:
                 self._consumed = 0
                 self.session.post(wire.frame(wire.CREDIT, self.number, credit))
             self._outputs[kind].write(data)
-        elif kind == wire.REPLY:
-            self._answer.add(data)
-            if self._answer.refused:
-                self.abort(self._too_large())
         elif kind == wire.TAKEN and self._feeder is not None:
             self._feeder.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
@@ -287,12 +300,6 @@ class Call:
         if stderr.strip():
             message += " The last of its stderr: " + printable(stderr.strip())
         return RemoteProcessDied(message, None if name else exited, name, stderr)
-
-    def _too_large(self) -> ResultError:
-        return ResultError(
-            f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
-            f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
-        )
 
     @property
     def killed(self) -> bool:
