@@ -136,10 +136,12 @@ def _unframed(data: memoryview) -> memoryview:
         if data[at] == _FRAME:
             start += _FRAME_HEAD
             at = _frame_end(data, at)
-        else:
+        elif data[at] in _LENGTHS:
             # Large values are in no frame, and neither are a few bytes between two of them.
+            at, _ = _after(data, at)
+        else:
             run = _runs("any").match(data, at)
-            at = run.end() if run is not None else _value_end(data, at)
+            at = run.end() if run is not None else end
         if at > end:
             raise Malformed("an answer holds less than it says")
         data[kept : kept + at - start] = data[start:at]
@@ -149,14 +151,6 @@ def _unframed(data: memoryview) -> memoryview:
 
 def _frame_end(data: memoryview, at: int) -> int:
     return at + _FRAME_HEAD + int.from_bytes(data[at + 1 : at + _FRAME_HEAD], "little")
-
-
-def _value_end(data: memoryview, at: int) -> int:
-    """Return where a value ends that begins with its length, or all if none does here."""
-    size = _LENGTHS.get(data[at])
-    if size is None:
-        return len(data)
-    return at + 1 + size + int.from_bytes(data[at + 1 : at + 1 + size], "little")
 
 
 def _consists(
