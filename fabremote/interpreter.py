@@ -19,11 +19,12 @@ from fabremote.calls import Call, Outcome
 from fabremote.exceptions import ResultError, ShippingError
 from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
 from fabremote.lasting import Lasting
-from fabremote.options import Options, resolve
+from fabremote.options import Bound, Options
 from fabremote.session import Session
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
-from fabremote.shipping.modules import explain_missing, modules_of
+from fabremote.shipping.missing import with_remedy
+from fabremote.shipping.modules import modules_of
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 
 if TYPE_CHECKING:
@@ -69,18 +70,18 @@ class Interpreter:
     after the other, and what they leave in it stays until the block's end.
     """
 
-    def __init__(self, host: Host, given: Mapping[str, Any]) -> None:
+    def __init__(self, host: Host, bound: Bound) -> None:
         self._host = host
-        self._given = dict(given)
+        self._bound = bound
         self._lasting: Lasting | None = None
-        if given:
-            resolve(host.context, self._given)  # What is wrong shows at once.
+        if bound.given:
+            bound.options()  # What is wrong shows at once.
 
     def __reduce__(self) -> Any:
         raise TypeError("an Interpreter is a live connection's, which can't leave this process")
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._given.items())
+        options = ", ".join(f"{name}={value!r}" for name, value in self._bound.given.items())
         return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
 
     def __enter__(self) -> Self:
@@ -91,7 +92,7 @@ class Interpreter:
         """
         if self._lasting is not None:
             raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         if not options.dry:
             self._lasting = Lasting(self._host.session(options), options)
         return self
@@ -184,7 +185,7 @@ class Interpreter:
 
         Nothing is started for it: until a call has run, it is taken to be this Python.
         """
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         session = self._host.live_session(options)
         return options, session.python if session is not None else this_python()
 
@@ -192,7 +193,7 @@ class Interpreter:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
     ) -> Prepared:
         check_callable(fn)
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)
 
 
@@ -378,7 +379,8 @@ def read_answer(
     if letter == b"R":
         raise refusal(decoder, plain(data))
     if letter == b"E":
-        raise with_remedy(raised.rebuild(raised.records(data), decoder, label), label, modules)
+        error = raised.rebuild(raised.records(data), decoder, label)
+        raise with_remedy(error, label, modules_of(modules))
     if letter == b"M" and len(data) >= 2:
         size = 2 + int.from_bytes(data[:2], "big")
         names = frozenset(bytes(data[2:size]).decode("utf-8", "replace").split("\0"))
@@ -393,7 +395,7 @@ def not_loaded(
 ) -> ShippingError:
     """Return the error for a call that was sent but could not be loaded there."""
     found = raised.records(data)
-    cause = with_remedy(raised.rebuild(found, decoder, label), label, modules)
+    cause = with_remedy(raised.rebuild(found, decoder, label), label, modules_of(modules))
     why = f"{found[0].type_name}: {found[0].text}"
     if isinstance(cause, ModuleNotFoundError):
         why = str(cause)
@@ -402,16 +404,6 @@ def not_loaded(
         "What the function uses must be importable by that interpreter."
     )
     error.__cause__ = cause
-    return error
-
-
-def with_remedy(error: BaseException, label: str, modules: tuple[str, ...]) -> BaseException:
-    """Return the exception; where an import failed there, it says where, and what to do."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        plain_text = f"No module named {error.name!r}"
-        if str(error) in (plain_text, f"{plain_text}; {error.name!r} is not a package"):
-            error.msg = explain_missing(error.name, modules_of(modules), label)
-            error.args = (error.msg,)
     return error
 
 

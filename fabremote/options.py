@@ -226,6 +226,44 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
     )
 
 
+class Bound:
+    """Options given once, and what they come to with a context's configuration.
+
+    That is worked out again only when the configuration has changed since: it
+    takes as long as all else that a small call does on this side.
+    """
+
+    def __init__(self, context: Context, given: Mapping[str, Any]) -> None:
+        self._context = context
+        self.given = dict(given)
+        self._seen: tuple[Any, ...] | None = None
+        self._options: Options | None = None
+
+    def options(self) -> Options:
+        """Return the options in force; raise what `resolve` raises."""
+        seen = _state(self._context)
+        if self._options is None or seen != self._seen:
+            self._options = resolve(self._context, self.given)
+            self._seen = _copied(_state(self._context))
+        return self._options
+
+
+def _state(context: Context) -> tuple[Any, ...]:
+    """Return what a context's part of the options depends on."""
+    trees = map(context.config.get, ("run", "timeouts", "remotely"))
+    places = tuple(context.command_cwds), tuple(context.command_prefixes)
+    return (*trees, *places, check.call_env(context))
+
+
+def _copied(value: Any) -> Any:
+    """Return the same with copies of its containers, which may be changed in place."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_copied, value))
+    return value
+
+
 @contextlib.contextmanager
 def _naming(name: str, given: Mapping[str, Any]) -> Iterator[None]:
     """Say so of a bad value that is the configuration's."""
@@ -240,4 +278,4 @@ def _naming(name: str, given: Mapping[str, Any]) -> Iterator[None]:
         raise kind(f"The configuration's {tree}.{key}: {error}") from None
 
 
-__all__ = ["REMOTELY_DEFAULTS", "Options", "PythonOptions", "check_names", "resolve"]
+__all__ = ["REMOTELY_DEFAULTS", "Bound", "Options", "PythonOptions", "check_names", "resolve"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fabremote.options import Options
+from fabremote.options import Bound, Options
 from fabremote.session import Session
 
 
@@ -21,6 +21,8 @@ class Sessions:
         self._environments: dict[tuple[Any, ...], str] = {}
         self._live: dict[tuple[Any, ...], Session] = {}
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
+        # The options where none are given, by the class of the context.
+        self.defaults: dict[type, Bound] = {}
 
     def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
         """Return the session for these options over ``carrier``, by ``make`` if there is none."""
@@ -77,4 +79,13 @@ def sessions_of(context: Any) -> Sessions:
     return found or vars(context).setdefault("_fabremote_sessions", Sessions())
 
 
-__all__ = ["Sessions", "sessions_of"]
+def bound(context: Any, given: Mapping[str, Any]) -> Bound:
+    """Return options bound for a context; what its configuration comes to is kept with it."""
+    if given:
+        return Bound(context, given)
+    # Two objects of different classes may share a context's state.
+    kept = sessions_of(context).defaults
+    return kept.get(type(context)) or kept.setdefault(type(context), Bound(context, {}))
+
+
+__all__ = ["Sessions", "bound", "sessions_of"]

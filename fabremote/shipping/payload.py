@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fabremote.agent.answers import Chunks
-from fabremote.bootstrap import RemotePython
+from fabremote.bootstrap import RemotePython, extra
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
 from fabremote.shipping import culprits
@@ -46,7 +46,8 @@ class Payload:
     def size(self) -> int:
         """The number of bytes that travel in full, were nothing sent before."""
         own = sum(memoryview(piece).nbytes for piece in self.parcel.pieces)
-        return own + sum(len(blob.data) for blob in self.parcel.needed)
+        extras = sum(len(extra(name)) for name in self.parcel.extras)
+        return own + extras + sum(len(blob.data) for blob in self.parcel.needed)
 
 
 def name_of(fn: Any) -> str:
