@@ -137,7 +137,6 @@ REFUSED = {
     "PERSID": b"\x80\x04Pa\n.",
     "BINPERSID": b"\x80\x04NQ.",
     "DUP": b"\x80\x04N2\x86.",
-    "NEXT_BUFFER and no MEMOIZE in its frame": b"\x80\x05\x97\x95\x01\x00\x00\x00\x00\x00\x00\x00\x95\x01.",
     "READONLY_BUFFER": b"\x80\x05N\x98.",
     "LIST": b"\x80\x04(Nl.",
     "DICT": b"\x80\x04(NNd.",
