@@ -38,6 +38,12 @@ Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 IN_FLIGHT = 128
 # How long `close` waits for the agent to have killed what still ran, in seconds.
 CLOSING = 3.0
+# How much of what a failed agent says an error quotes, in bytes: the end.
+CRASH = 4000
+
+
+class _Crashed(Exception):
+    """The agent says that it has failed, and how."""
 
 
 class Session:
@@ -155,7 +161,13 @@ class Session:
         if call.deadline is None or len(parcel.pieces) == 1:
             yield
             return
-        rest = call.deadline - time.monotonic() + LAST_WORD
+        with self._limited(call.deadline):
+            yield
+
+    @contextlib.contextmanager
+    def _limited(self, deadline: float) -> Iterator[None]:
+        """Give the link up if what is sent meanwhile hasn't gone soon after the deadline."""
+        rest = deadline - time.monotonic() + LAST_WORD
         timer = threading.Timer(max(0.0, rest), self._break)
         timer.daemon = True
         timer.start()
@@ -176,7 +188,15 @@ class Session:
         with self._turn(deadline):
             # Should it fail, what was counted as sent may not have gone.
             frames = [*self._store.sending(blobs, extras), opening, self._store.dropping()]
-            self._link.send(b"".join(frames))
+            self._put(b"".join(frames), deadline)
+
+    def _put(self, data: bytes | memoryview, deadline: float | None) -> None:
+        """Put whole frames on the link, whose turn it is; not for longer than the deadline."""
+        if deadline is None or self._link.ready(len(data)):
+            self._link.send(data)
+            return
+        with self._limited(deadline):
+            self._link.send(data)
 
     @contextlib.contextmanager
     def _turn(self, deadline: float | None) -> Iterator[None]:
@@ -202,7 +222,7 @@ class Session:
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
         with self._turn(deadline):
-            self._link.send(data)
+            self._put(data, deadline)
 
     def post(self, data: bytes) -> None:
         """Send whole frames soon, without waiting for it."""
@@ -248,20 +268,27 @@ class Session:
         reason = "the far side ended it"
         try:
             while True:
-                for kind, number, piece in self._decoder.feed(data):
-                    if kind == wire.CRASH:
-                        reason = "its agent failed: " + printable(
-                            bytes(piece).decode("utf-8", "replace")
-                        )
-                    call = self._calls.get(number)
-                    if call is not None:
-                        call.admit(kind, piece)
+                self._take(data)
                 data = self._link.receive()
                 if not data:
                     break
+        except _Crashed as error:
+            reason = f"its agent failed: {error}"
         except wire.ProtocolError as error:
             reason = f"it sent what is not the agent's protocol ({error})"
+        except Exception as error:
+            # Whatever it is, the calls must not wait for a reader that is gone.
+            reason = f"reading it failed here: {printable(repr(error))}"
         self._end(reason)
+
+    def _take(self, data: bytes) -> None:
+        """Hand the frames that are complete now to their calls."""
+        for kind, number, piece in self._decoder.feed(data):
+            if kind == wire.CRASH and number == 0:
+                raise _Crashed(printable(bytes(piece[-CRASH:]).decode("utf-8", "replace")))
+            call = self._calls.get(number)
+            if call is not None:
+                call.admit(kind, piece)
 
     def _end(self, reason: str) -> None:
         with self._lock:
