@@ -157,7 +157,10 @@ def _source(name: str) -> str:
 
 
 def condensed(source: str) -> str:
-    """Return Python source without docstrings and comments; each line keeps its number."""
+    """Return Python source without docstrings, comments and deep indents.
+
+    Each line keeps its number.
+    """
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         first = node.body[0] if isinstance(node, _DOCUMENTED) and node.body else None
@@ -165,7 +168,14 @@ def condensed(source: str) -> str:
             end = first.end_lineno or first.lineno
             lines[first.lineno - 1] = " " * first.col_offset + '""'
             lines[first.lineno : end] = [""] * (end - first.lineno)
-    return "\n".join("" if line.lstrip().startswith("#") else line for line in lines) + "\n"
+    kept = ["" if line.lstrip().startswith("#") else line for line in lines]
+    return "\n".join(map(_shallow, kept)) + "\n"
+
+
+def _shallow(line: str) -> str:
+    """Return a line indented by a blank for each four; the agent has no text of several lines."""
+    rest = line.lstrip(" ")
+    return " " * ((len(line) - len(rest)) // 4) + rest
 
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
