@@ -115,10 +115,11 @@ def test_keys_that_collide_are_refused() -> None:
     frozen = b"(" + b"".join(map(value, PAIRS)) + b"\x91"
     assert "more than 10000 tuples" in refused(frozen)
     uuids = [
-        hostile.call("UUID", value((n * MODULUS).to_bytes(16, "big")), value("safe"))
+        hostile.call("UUID", value((n * MODULUS).to_bytes(16, "big")), value("safe")) + b"N"
         for n in range(8000)
     ]
-    assert "far more than it holds" in refused(b"}(" + b"N".join(uuids) + b"Nu")
+    batches = [b"(" + b"".join(uuids[at : at + 1000]) + b"u" for at in range(0, 8000, 1000)]
+    assert "far more than it holds" in refused(b"}" + b"".join(batches))
 
 
 @pytest.mark.skipif(MODULUS != (1 << 61) - 1, reason="a hash of 64 bits")
@@ -169,7 +170,8 @@ def test_texts_are_counted_as_often_as_they_are_shown() -> None:
 def test_groups_in_a_circle_are_shown_once_each() -> None:
     records = [(*hostile.GOOD[:9], [(n + 1) % 100, 0], None) for n in range(100)]
     text = raised.render(raised.records(described(*records)), 0, "host")
-    assert text.count("Traceback on host") == 100
+    # As deep as Python itself shows groups.
+    assert text.count("Traceback on host") == 11
 
 
 def chain(link: int, text: str) -> list[Any]:
