@@ -396,7 +396,7 @@ def not_loaded(
     """Return the error for a call that was sent but could not be loaded there."""
     found = raised.records(data)
     cause = with_remedy(raised.rebuild(found, decoder, label), label, modules_of(modules))
-    why = f"{found[0].type_name}: {found[0].text}"
+    why = f"{found[0].type_name}: {found[0].text[:2000]}"
     if isinstance(cause, ModuleNotFoundError):
         why = str(cause)
     error = ShippingError(
