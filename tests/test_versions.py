@@ -142,8 +142,9 @@ def test_every_kind_of_function_travels(
     found = environments.results(local_version)[interpreters.found()[remote_version]]
     counts = f"{found['right']} right, {found['refused']} refused, {len(found['wrong'])} wrong"
     record_property("counted", f"{local_version} to {remote_version}: {counts}")
+    # What is refused must be, see `tests.corpus.run`: so these are all that there are.
     assert found["wrong"] == []
-    assert found["right"] >= 200
+    assert found["right"] + found["refused"] == found["cases"] >= 200
     newer = tuple(map(int, remote_version.split("."))) >= tuple(map(int, local_version.split(".")))
     assert not (newer and found["refused"]), "nothing is too new for the same version or a newer"
 

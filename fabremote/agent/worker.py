@@ -140,6 +140,7 @@ def respond(header, data, buffers):
             loader.part("importing").install(header["bundle"])
         fn, args, kwargs, trust = loader.load(data, buffers)
     except BaseException as error:
+        error.__notes__ = list(getattr(error, "__notes__", ())) + loader.libraries()
         pieces = failed(b"L", error, answers.Encoder())
         if not bundle.FAILED:
             return pieces

@@ -290,7 +290,8 @@ def _has_changed(module: ModuleType, spec: Any, text: str) -> bool:
     if not sys.dont_write_bytecode and not _bytecode_matches(spec, stat):
         return True
     try:
-        compiled = set(codes_in(compile(text, spec.origin, "exec", dont_inherit=True)))
+        with quiet():
+            compiled = set(codes_in(compile(text, spec.origin, "exec", dont_inherit=True)))
     except (SyntaxError, ValueError):
         return True
     # A reload leaves those that the file doesn't have any more.
