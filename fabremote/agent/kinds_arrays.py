@@ -61,7 +61,7 @@ def _array(obj):
     return (kind, obj.shape, order, obj.tobytes(order))
 
 
-def _bits(obj):
+def _bit_generator(obj):
     seed = getattr(obj, "seed_seq", None) or getattr(obj, "_seed_seq", None)
     return (type(obj).__name__, seed, obj.state)
 
@@ -91,7 +91,7 @@ for _name in (
 ):
     _NUMPY[_name] = ("numpy_scalar", _scalar)
 for _name in ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"):
-    _NUMPY[_name] = ("numpy_bit_generator", _bits)
+    _NUMPY[_name] = ("numpy_bit_generator", _bit_generator)
 
 
 # pandas
