@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 
-from fabremote.shipping import sources
+from fabremote.shipping.finding import find_spec
 from fabremote.shipping.modules import Modules
 from fabremote.shipping.sources import is_standard
 from fabremote.shipping.this_side import is_library
@@ -36,7 +36,7 @@ def _remedy(name: str, modules: Modules) -> str:
         return f"modules= keeps it from being sent: leave that out, or install {name} there."
     if is_library(name):
         return f"The function runs on the host: use this in the code that calls it, or {install}"
-    spec = sources.find_spec(name)
+    spec = find_spec(name)
     if spec is None:
         return f"Nor is it here: {install}"
     if isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
