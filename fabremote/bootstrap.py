@@ -49,7 +49,7 @@ AGENT_MODULES = (
 )
 
 # Sent only before the first call that needs them, in the order in which they import each other.
-EXTRA_MODULES = ("classes", "importing", "lasting", "standins", "class_sources")
+EXTRA_MODULES = ("classes", "importing", "lasting", "standins", "class_sources", "third_party")
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 _STUB = r"""import os,sys,zlib

@@ -23,7 +23,7 @@ from fabremote.options import Bound, Options
 from fabremote.session import Session
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
-from fabremote.shipping.missing import with_remedy
+from fabremote.shipping.missing import versions, with_remedy
 from fabremote.shipping.modules import modules_of
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 
@@ -400,7 +400,8 @@ def not_loaded(
     if isinstance(cause, ModuleNotFoundError):
         why = str(cause)
     error = ShippingError(
-        f"{decoder.what} was sent, but not loaded there: {why.rstrip('.')}. "
+        f"{decoder.what} was sent, but not loaded there: {why.rstrip('.')}."
+        f"{versions(found[0].notes)} "
         "What the function uses must be importable by that interpreter."
     )
     error.__cause__ = cause

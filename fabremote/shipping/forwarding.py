@@ -25,8 +25,9 @@ from typing import Any
 
 from fabremote.agent.bundle import MORE, PACKAGE, REQUEST, TOTAL
 from fabremote.exceptions import ResultError
+from fabremote.shipping.finding import find_spec
 from fabremote.shipping.modules import Scope, stale, with_parents
-from fabremote.shipping.sources import MARSHAL, Source, find_spec, is_installed_file
+from fabremote.shipping.sources import MARSHAL, Source, is_installed_file
 
 # The largest data file that is sent, in bytes.
 LARGEST = 64 << 20
