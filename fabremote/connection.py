@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import fabric
 from invoke.context import Context
-from paramiko import SSHException
+from paramiko import ChannelException, SSHException
 
 from fabremote import sockets, verification
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
@@ -133,7 +133,8 @@ class RemoteHost:
 
     def _kill(self, pid: int) -> None:
         with contextlib.suppress(OSError, SSHException, EOFError):
-            channel = self.context.create_session()
+            # At once or not at all.
+            channel = fabric.Connection.create_session(self.context)
             # It leads its session's processes, if a login shell didn't come in between.
             channel.exec_command(f"kill -9 -{pid} || kill -9 {pid}")
             channel.status_event.wait(CHANNEL_TIMEOUT)
@@ -162,10 +163,17 @@ class RemoteHost:
         try:
             with told_by_errors():
                 link = ChannelLink(self.context.create_session())
+        except ChannelException as error:
+            raise RemoteConnectionLost(
+                f"{self.label} refused another session: {error}. If all that its sshd allows at "
+                "once are in use, raise MaxSessions in its sshd_config, have less run at once, or "
+                "raise remotely.start_timeout to wait longer.",
+                begun=False,
+            ) from error
         except (OSError, SSHException, EOFError) as error:
             raise RemoteConnectionLost(
-                f"No session could be opened on {self.label}: {error or type(error).__name__}. "
-                "If it has too many already, raise MaxSessions in its sshd_config."
+                f"No session could be opened on {self.label}: {error or type(error).__name__}.",
+                begun=False,
             ) from error
         sockets.calm(transport)
         return link
@@ -201,6 +209,19 @@ class RemoteCalls(Calls):
         """Close the connection; whatever still runs through it is killed there first."""
         sessions_of(self).close()
         super().close()  # type: ignore[misc]
+
+    def create_session(self) -> Any:
+        """Return a new session channel, as Fabric does; wait for one if sshd allows no more."""
+        return self._in_turn(super().create_session)  # type: ignore[misc]
+
+    def sftp(self) -> Any:
+        """Return the connection's SFTP client, as Fabric does, likewise."""
+        return self._in_turn(super().sftp)  # type: ignore[misc]
+
+    def _in_turn(self, begin: Callable[[], Any]) -> Any:
+        context: Any = self
+        context.open()
+        return sessions_of(context).in_turn(begin, float(remotely(context)["start_timeout"]))
 
 
 class LocalCalls(Calls):

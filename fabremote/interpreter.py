@@ -16,7 +16,12 @@ from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
-from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
+from fabremote.exceptions import (
+    RemoteCancelled,
+    RemoteConnectionLost,
+    ResultError,
+    ShippingError,
+)
 from fabremote.options import Options, resolve
 from fabremote.session import Session
 from fabremote.shipping import raised
@@ -198,6 +203,7 @@ class Prepared:
         self._host, self._options = host, options
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._keep = keep
+        self._repeated = False
         self.name = name_of(fn)
         if options.echo:
             print(options.echo_format.format(command=self.text()))
@@ -209,20 +215,21 @@ class Prepared:
         return f"{self.name.removesuffix('()')}({', '.join(words)})"
 
     def _start(self) -> tuple[Call, Payload, Decoder]:
-        session = self._host.live_session(self._options)
-        python = session.python if session is not None else this_python()
-        # Before anything is begun over there, so that what can't go does nothing.
-        payload = self._dump(python, session)
-        if session is None:
+        session, payload = self._host.live_session(self._options), None
+        if session is None or not session.reserve():
+            # Before anything is begun over there, so that what can't go does nothing.
+            payload = self._dump(this_python(), None)
             session = self._host.session(self._options)
-            if session.python.reads != python.reads or session.unloadable:
-                payload = self._dump(session.python, session)
-        what = f"{self.name} on {session.label}"
-        mine = payload.classes, payload.modules
-        decoder = Decoder(what, *mine, self._options.trust, payload.files)
-        session.reserve()
+            while not session.reserve():
+                session = self._host.session(self._options)
         number = session.number()
         try:
+            same = session.python.reads == this_python().reads and not session.unloadable
+            if payload is None or not same:
+                payload = self._dump(session.python, session)
+            what = f"{self.name} on {session.label}"
+            mine = payload.classes, payload.modules
+            decoder = Decoder(what, *mine, self._options.trust, payload.files)
             call = Call(session, number, self.name, self._options, self._keep, payload.provide)
         except BaseException:
             session.forget(number)
@@ -238,10 +245,16 @@ class Prepared:
             call, payload, decoder = self._start()
             try:
                 return self._run(call, payload, decoder)
-            except Unloadable as failure:
-                # Nothing of the function has run: it goes again, without the module.
-                if not call.session.keep_from(failure.names):
+            except NotRun as failure:
+                if not self._goes_again(failure, call.session):
                     raise failure.error from failure.error.__cause__
+
+    def _goes_again(self, failure: NotRun, session: Session) -> bool:
+        """Return whether a call that has not run is to be sent again, in another way."""
+        if failure.names:
+            return session.keep_from(failure.names)
+        first, self._repeated = not self._repeated, True
+        return first
 
     def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
         try:
@@ -255,6 +268,8 @@ class Prepared:
     def _judge(self, outcome: Outcome, decoder: Decoder) -> Any:
         if isinstance(outcome.error, WatcherError):
             raise Failure(self._result(None, outcome, exited=None), outcome.error)
+        if isinstance(outcome.error, RemoteConnectionLost) and not outcome.error.begun:
+            raise NotRun(frozenset(), outcome.error)
         if outcome.error is not None:
             raise outcome.error
         return read_answer(outcome.answer, decoder, self._host.label, self._options.modules)
@@ -308,8 +323,8 @@ class Prepared:
         try:
             try:
                 value = self._judge(outcome, decoder)
-            except Unloadable as failure:
-                if future.cancelled() or not session.keep_from(failure.names):
+            except NotRun as failure:
+                if future.cancelled() or not self._goes_again(failure, session):
                     raise failure.error from failure.error.__cause__
                 self._launch(future)
                 return
@@ -322,13 +337,13 @@ class Prepared:
             settle()
 
 
-class Unloadable(Exception):
-    """Own modules that the far side could not load, before the function ran.
+class NotRun(Exception):
+    """Nothing of the function has run: the link broke before, or modules could not be loaded.
 
-    ``error``: what it comes to unless the call can go without them.
+    ``names``: those modules, the caller's own. ``error``: what it comes to unless it goes again.
     """
 
-    def __init__(self, names: frozenset[str], error: ShippingError) -> None:
+    def __init__(self, names: frozenset[str], error: Exception) -> None:
         super().__init__(names, error)
         self.names, self.error = names, error
 
@@ -348,7 +363,7 @@ def read_answer(
     if letter == b"M" and len(data) >= 2:
         size = 2 + int.from_bytes(data[:2], "big")
         names = frozenset(bytes(data[2:size]).decode("utf-8", "replace").split("\0"))
-        raise Unloadable(decoder.own(names), not_loaded(data[size:], decoder, label, modules))
+        raise NotRun(decoder.own(names), not_loaded(data[size:], decoder, label, modules))
     if letter == b"L":
         raise not_loaded(data, decoder, label, modules)
     raise ResultError(f"{decoder.what} answered with what is not an answer.")

@@ -17,6 +17,8 @@ from fabremote.bootstrap import COMMAND
 CHUNK = 1 << 18
 # How long data may still come after the agent's exit status, in seconds.
 LAST_DATA = 0.2
+# How long saying that a channel is closed may take, in seconds.
+CLOSING = 1.0
 
 
 class Link(Protocol):
@@ -39,6 +41,9 @@ class Link(Protocol):
 
     def close(self) -> None:
         """Close at once; `receive` then returns b"" in whatever thread it waits."""
+
+    def abandon(self, seconds: float) -> None:
+        """Close it, and what it runs over if nothing was heard there either for so long."""
 
 
 class ChannelLink:
@@ -90,8 +95,26 @@ class ChannelLink:
         self._channel.close()
 
     def close(self) -> None:
+        if self._channel.closed:
+            return
+        closing = threading.Thread(target=self._say_close, name="fabremote-link", daemon=True)
+        closing.start()
+        closing.join(CLOSING)
+        if closing.is_alive():
+            # The connection takes nothing any more, not even this.
+            self._channel.get_transport().close()
+
+    def _say_close(self) -> None:
         with contextlib.suppress(EOFError):
             self._channel.close()
+
+    def abandon(self, seconds: float) -> None:
+        transport = self._channel.get_transport()
+        # Unknown of a socket that is not ours.
+        heard = getattr(transport.sock, "heard", 0.0)
+        if time.monotonic() - heard >= seconds:
+            transport.close()
+        self.close()
 
 
 class ProcessLink:
@@ -146,6 +169,9 @@ class ProcessLink:
             # It leads a session of its own; what it started may hold its stdout.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def abandon(self, seconds: float) -> None:
+        self.close()
 
     def release(self) -> None:
         """Close what `receive` reads from, once nobody reads any more."""

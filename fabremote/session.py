@@ -20,12 +20,9 @@ from collections.abc import Iterator
 
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
-from fabremote.calls import LAST_WORD, LOST, Call
-from fabremote.exceptions import (
-    RemoteCancelled,
-    RemoteConnectionLost,
-    RemoteException,
-)
+from fabremote.calls import LAST_WORD, LOST, UNBEGUN, Call
+from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteException
+from fabremote.heartbeat import CLOCK
 from fabremote.links import Link, release
 from fabremote.outbox import Outbox
 from fabremote.printing import printable
@@ -41,7 +38,9 @@ CLOSING = 3.0
 class Session:
     """An agent and the calls that run through it; safe to use from several threads."""
 
-    def __init__(self, link: Link, label: str, python: RemotePython, rest: bytes) -> None:
+    def __init__(
+        self, link: Link, label: str, python: RemotePython, rest: bytes, heartbeat: float = 0.0
+    ) -> None:
         self.label = label
         self.python = python
         self._link = link
@@ -53,19 +52,28 @@ class Session:
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._places = threading.Condition()
-        self._taken = 0
+        self._taken = self._waiting = 0
+        # When the last call ended, on the monotonic clock.
+        self.rested = time.monotonic()
         self._numbers = itertools.count(1)
         self._lost: str | None = None
+        # Whether the agent has told, as it failed, of each call that had begun.
+        self._told = False
         self._closed = False
         self._broken = False
         self._service: Service | None = None
         # What the link runs over; a session isn't used over another.
         self.carrier: object = None
         self._decoder = wire.Decoder()
+        self._heartbeat = heartbeat
+        self._heard = False
+        self._ticks = self._silent = 0
         self._reader = threading.Thread(
             target=self._read, args=(rest,), name=f"fabremote-reader-{label}", daemon=True
         )
         self._reader.start()
+        if heartbeat:
+            CLOCK.add(self, heartbeat / wire.BEAT)
 
     @property
     def alive(self) -> bool:
@@ -81,8 +89,8 @@ class Session:
             if alive:
                 self._calls[call.number] = call
         if not alive:
-            call.finish()
-            raise self.loss(call.name)
+            call.deliver(UNBEGUN, b"")
+            return
         try:
             with self._watched(call, parcel):
                 self._send_call(call, parcel)
@@ -93,13 +101,28 @@ class Session:
         except BaseException as error:
             call.abort(error)
 
-    def reserve(self) -> None:
-        """Wait for one of the places that an agent has for calls; `forget` gives it back."""
+    def reserve(self) -> bool:
+        """Wait for one of the places that an agent has for calls; `forget` gives it back.
+
+        Returns False, with no place taken, if the agent is one that has ended or was retired.
+        """
         # A callback of a finished call must not wait for others that it keeps from ending.
         wait = not threading.current_thread().name.startswith("fabremote-service")
         with self._places:
+            self._waiting += 1
             self._places.wait_for(lambda: not wait or self._taken < IN_FLIGHT or not self.alive)
+            self._waiting -= 1
+            if not self.alive:
+                return False
             self._taken += 1
+            return True
+
+    def retire(self) -> bool:
+        """Take no more calls, if there are none; return whether it is so."""
+        with self._places:
+            if not self._taken and not self._waiting:
+                self._broken = True
+            return self._broken
 
     def keep_from(self, modules: frozenset[str]) -> bool:
         """Note modules that can't be loaded there; return whether that is news."""
@@ -197,16 +220,25 @@ class Session:
             self._calls.pop(number, None)
         with self._places:
             self._taken -= 1
+            self.rested = time.monotonic()
             self._places.notify()
 
-    def loss(self, name: str) -> RemoteException:
-        """Return the error for a call that the end of this session ended."""
+    def loss(self, name: str, begun: bool = True) -> RemoteException:
+        """Return the error for a call that the end of this session ended.
+
+        ``begun``: whether anything of it may have run.
+        """
         if self._closed:
             return RemoteCancelled(
                 f"{name} was ended: the connection to {self.label} was closed from this side."
             )
+        reason = self._lost or "it is closed"
+        if not begun:
+            return RemoteConnectionLost(
+                f"The link to {self.label} broke before {name} had begun there: {reason}.", False
+            )
         return RemoteConnectionLost(
-            f"The link to {self.label} broke during {name}: {self._lost or 'it is closed'}. "
+            f"The link to {self.label} broke during {name}: {reason}. "
             "Whether the call ran to its end is not known."
         )
 
@@ -219,6 +251,29 @@ class Session:
                 self._service = Service(self.label)
             return self._service
 
+    # The heartbeat
+
+    def tick(self) -> None:
+        """Give a sign of life now and then; give the link up once the host gives none.
+
+        Ticks are counted, not time: while this process stood still, nothing could be heard.
+        """
+        heard, self._heard = self._heard, False
+        self._silent = 0 if heard else self._silent + 1
+        self._ticks += 1
+        if self._silent > wire.SILENCE:
+            CLOCK.remove(self)
+            # It may take a moment, which the clock has not.
+            threading.Thread(target=self._give_up, name="fabremote-link", daemon=True).start()
+        elif self._ticks % wire.BEAT == 0:
+            self.post(beat(self._heartbeat))
+
+    def _give_up(self) -> None:
+        seconds = self._heartbeat * wire.SILENCE / wire.BEAT
+        with self._lock:
+            self._lost = self._lost or f"nothing was heard from it for {seconds:g} seconds"
+        self._link.abandon(seconds)
+
     # The reader thread
 
     def _read(self, data: bytes) -> None:
@@ -227,20 +282,27 @@ class Session:
             while True:
                 for kind, number, piece in self._decoder.feed(data):
                     if kind == wire.CRASH:
-                        reason = "its agent failed: " + printable(
-                            bytes(piece).decode("utf-8", "replace")
-                        )
+                        self._crashed(bytes(piece))
                     call = self._calls.get(number)
                     if call is not None:
                         call.admit(kind, piece)
                 data = self._link.receive()
+                self._heard = True
                 if not data:
                     break
         except wire.ProtocolError as error:
             reason = f"it sent what is not the agent's protocol ({error})"
         self._end(reason)
 
+    def _crashed(self, text: bytes) -> None:
+        """The agent says why it ends, and, without a text, that all calls it had are told of."""
+        if text:
+            self._lost = "its agent failed: " + printable(text.decode("utf-8", "replace"))
+        else:
+            self._told = True
+
     def _end(self, reason: str) -> None:
+        CLOCK.remove(self)
         with self._lock:
             self._lost = self._lost or reason
             calls = list(self._calls.values())
@@ -250,7 +312,7 @@ class Session:
         with self._places:
             self._places.notify_all()
         for call in calls:
-            call.deliver(LOST, b"")
+            call.deliver(UNBEGUN if self._told else LOST, b"")
         if self._service is not None:
             self._service.stop()
 
@@ -260,6 +322,7 @@ class Session:
             if self._closed:
                 return
             self._closed = True
+        CLOCK.remove(self)
         self._outbox.close()
         self._outbox.join(CLOSING)
         self._link.finish()
@@ -274,4 +337,11 @@ class Session:
             self._reader.join(timeout)
 
 
-__all__ = ["Session"]
+def beat(heartbeat: float) -> bytes:
+    """Return a sign of life for an agent: it says how often to give some, in seconds."""
+    tick = max(1, round(heartbeat * 1000 / wire.BEAT))
+    frame: bytes = wire.frame(wire.PING, 0, wire.NUMBER.pack(tick))
+    return frame
+
+
+__all__ = ["Session", "beat"]

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+from paramiko import Channel, ChannelException
+
 from fabremote.options import Options
 from fabremote.session import Session
+
+# Between attempts to begin a session that sshd refuses, at first and at most, in seconds.
+PAUSE, LONGEST_PAUSE = 0.02, 0.5
+# How long sshd may take to count one less, once none is open here any more, in seconds.
+COUNTING = 2.0
 
 
 class Sessions:
@@ -21,6 +30,8 @@ class Sessions:
         self._environments: dict[tuple[Any, ...], str] = {}
         self._live: dict[tuple[Any, ...], Session] = {}
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
+        # The connection's sessions: agents, Fabric's commands, SFTP.
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
     def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
         """Return the session for these options over ``carrier``, by ``make`` if there is none."""
@@ -46,6 +57,40 @@ class Sessions:
     def provided(self, options: Options, python: str) -> None:
         """Note the interpreter of the environment that these options require."""
         self._environments[_environment_key(options)] = python
+
+    def in_turn(self, begin: Callable[[], Any], limit: float) -> Any:
+        """Begin a session by ``begin``, which returns a channel or has one.
+
+        Where sshd refuses it, an idle agent is ended for it, or one that ends is
+        waited for, ``limit`` seconds. Raises ChannelException after that.
+        """
+        started, pause = time.monotonic(), PAUSE
+        while True:
+            try:
+                made = begin()
+            except ChannelException:
+                with self.lock:
+                    others = any(not channel.closed for channel in self._channels)
+                if time.monotonic() - started >= (limit if others else COUNTING):
+                    raise
+            else:
+                with self.lock:
+                    self._channels.add(made if isinstance(made, Channel) else made.get_channel())
+                return made
+            if not self._evict():
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _evict(self) -> bool:
+        """End the agent that has had no call for longest; return whether there was one."""
+        with self.lock:
+            idle = sorted(self._live.items(), key=lambda item: item[1].rested)
+            found = next((key for key, session in idle if session.retire()), None)
+            session = None if found is None else self._live.pop(found)
+        if session is None:
+            return False
+        session.close()
+        return True
 
     def _find(self, key: tuple[Any, ...], carrier: Any) -> Session | None:
         session = self._live.get(key)

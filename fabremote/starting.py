@@ -11,7 +11,7 @@ from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
 from fabremote.links import Link, release
 from fabremote.options import Options
 from fabremote.printing import printable
-from fabremote.session import Session
+from fabremote.session import Session, beat
 
 # What a login shell may print before the agent's hello, in bytes.
 MAX_NOISE = 64 << 20
@@ -32,7 +32,7 @@ def start(
     while True:
         attempt = Start(options.python, options.py_options, list(options.prefixes), tried)
         link = open_link()
-        greeting = Greeting(link, attempt, options.start_timeout)
+        greeting = Greeting(link, attempt, options)
         try:
             session = greeting.wait(label)
             if session is not None:
@@ -67,20 +67,23 @@ class Greeting:
     printed. ``python``: the interpreter, if it said hello at all.
     """
 
-    def __init__(self, link: Link, attempt: Start, timeout: float) -> None:
-        self._link, self._attempt, self._timeout = link, attempt, timeout
+    def __init__(self, link: Link, attempt: Start, options: Options) -> None:
+        self._link, self._attempt, self._options = link, attempt, options
         self.late = False
         self.received = b""
         self.python: RemotePython | None = None
 
     def wait(self, label: str) -> Session | None:
         """Send the runner; return the session if the hello of a new enough Python comes."""
-        timer = threading.Timer(self._timeout, self._give_up)
+        timer = threading.Timer(self._options.start_timeout, self._give_up)
         timer.daemon = True
         timer.start()
+        heartbeat = self._options.heartbeat
+        # Behind the runner: the agent's first frame.
+        first = beat(heartbeat) if heartbeat else b""
         try:
             with contextlib.suppress(OSError):
-                self._link.send(self._attempt.message())
+                self._link.send(self._attempt.message() + first)
             rest = self._read()
         finally:
             timer.cancel()
@@ -88,7 +91,7 @@ class Greeting:
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
         self._link.settle()
-        return Session(self._link, label, self.python, rest)
+        return Session(self._link, label, self.python, rest, heartbeat)
 
     def _give_up(self) -> None:
         self.late = True

@@ -9,6 +9,7 @@ import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import select
+import time
 
 from . import forker, processes, wire, worker
 from .workers import BACKLOG, DOZE, Worker
@@ -49,6 +50,9 @@ class Supervisor:
         # Whether a spare worker is wanted: not while the system refuses to fork.
         self.hungry = True
         self.closing = False
+        # Seconds between ticks, and when the next is due; how many there were in all, and of
+        # silence. 0: the caller wants none.
+        self.pace = self.due = self.ticks = self.silent = self.behind = 0
         self.terminated = False
         self.pid = os.getpid()
         os.set_blocking(stdin, False)
@@ -88,6 +92,8 @@ class Supervisor:
                 self.close()
             if self.dying:
                 self.finish_dying()
+            if self.pace:
+                self.tick()
             if self.outgoing:
                 self.flush()
             if len(self.spares) < SPARES and not self.closing:
@@ -97,7 +103,27 @@ class Supervisor:
         """Return how many milliseconds poll may wait, or None for as long as it takes."""
         if self.dozing:
             return DOZE * 1000
-        return TICK * 1000 if self.dying else None
+        if self.dying:
+            return TICK * 1000
+        return max(0, self.due - time.monotonic()) * 1000 if self.pace else None
+
+    def tick(self):
+        """Give a sign of life now and then; end once the caller gives none.
+
+        Ticks are counted, not time: while we stood still, nothing could be heard.
+        """
+        now = time.monotonic()
+        if now < self.due:
+            return
+        self.due = now + self.pace
+        self.ticks += 1
+        if self.ticks % wire.BEAT == 0:
+            self.send(wire.PING, 0)
+        # Behind, we don't listen.
+        self.silent = 0 if self.behind else self.silent + 1
+        if self.silent > wire.SILENCE:
+            self.send(wire.CRASH, 0, b"nothing heard from the caller")
+            self.close()
 
     def wake(self):
         """Watch again the outputs that were left to fill up for a moment."""
@@ -151,6 +177,7 @@ class Supervisor:
         if not data:
             self.close()
             return
+        self.silent = 0
         for kind, number, piece in self.decoder.feed(data):
             if kind == wire.OPEN:
                 self.open(number, bytes(piece))
@@ -164,14 +191,16 @@ class Supervisor:
                     del self.blobs[digest]
                     self.uses.pop(digest, None)
                     self.untell(digest)
+            elif kind == wire.PING:
+                self.pace = wire.NUMBER.unpack(piece)[0] / 1000
         self.rest_stdin()
 
     def rest_stdin(self):
         """Stop reading the connection while workers are behind, and start again."""
-        behind = any(call.pending() > PENDING for call in self.calls.values())
+        self.behind = any(call.pending() > PENDING for call in self.calls.values())
         if not self.closing:
             # Resting, it still shows its end.
-            self.watch(self.stdin, self.on_stdin, 0 if behind else select.POLLIN)
+            self.watch(self.stdin, self.on_stdin, 0 if self.behind else select.POLLIN)
 
     def open(self, number, data):
         blobs = self.needed(data) if len(data) > 1 else ()
@@ -219,6 +248,7 @@ class Supervisor:
     def close(self):
         """The caller is gone: kill all that runs for it."""
         self.closing = True
+        self.pace = 0
         self.unwatch(self.stdin)
         for call in list(self.calls.values()):
             call.cancel()
@@ -358,8 +388,13 @@ def main(stdin, stdout):
             for pid in supervisor.workers:
                 processes.kill_tree(pid)
             text = "%s: %s" % (type(error).__name__, error)
-            os.set_blocking(stdout, True)
             supervisor.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])
+            for number in supervisor.calls:
+                supervisor.send(wire.DONE, number, wire.pack_status(False, True, 0))
+            supervisor.send(wire.CRASH, 0)
+            # Nobody may be there to read it.
+            _signal.alarm(2)
+            os.set_blocking(stdout, True)
             supervisor.flush()
         os._exit(1)
     os._exit(0)

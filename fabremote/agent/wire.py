@@ -14,6 +14,11 @@ MAX_DATA = 65536
 # local side that has not yet consumed them; stdin the other way alike.
 WINDOW = 1 << 20
 
+# Each side looks once a tick whether it has heard the other, gives a sign of life itself
+# every BEAT ticks, and gives the other up after SILENCE of them. A tick is the caller's choice.
+BEAT = 8
+SILENCE = 3 * BEAT
+
 # From the caller to the agent.
 OPEN = 1  # a call begins; data: flags (1 byte), and the digests of the blobs that it needs
 DATA = 2  # a piece of its payload
@@ -22,6 +27,7 @@ CREDIT = 4  # this many bytes of its output were consumed (8 bytes)
 CANCEL = 5  # kill it and all it started
 STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
+PING = 8  # call 0: a sign of life; data: a tick in milliseconds (8 bytes). Both ways, back without
 
 # From the agent to the caller.
 STDOUT = 16
@@ -29,7 +35,7 @@ STDERR = 17
 REPLY = 18  # a piece of its answer
 TAKEN = 19  # this many bytes of its standard input were written (8 bytes)
 DONE = 20  # the last frame of a call; data: how it ended, see pack_status
-CRASH = 21  # call 0: the supervisor itself failed; data: text
+CRASH = 21  # call 0: the supervisor itself failed; data: text. Empty: no call is open any more
 ASK = 22  # the function needs a module or a data file; answered by DATA
 
 # Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too.
