@@ -38,7 +38,6 @@ AGENT_MODULES = (
     "kinds",
     "loader",
     "sources",
-    "classes",
     "bundle",
     "answers",
     "processes",
@@ -48,6 +47,9 @@ AGENT_MODULES = (
     "workers",
     "supervisor",
 )
+
+# Sent only before the first call that needs them.
+EXTRA_MODULES = ("classes", "importing")
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 _STUB = r"""import os,sys,zlib
@@ -80,12 +82,15 @@ def start(sources):
     package = Module("_fabremote_agent")
     package.__path__ = []
     sys.modules[package.__name__] = package
-    for name, source in sources:
+    def add(name, source):
         module = Module(package.__name__ + "." + name)
         module.__package__ = package.__name__
         sys.modules[module.__name__] = module
         setattr(package, name, module)
         exec(compile(source, "<fabremote.agent.%%s>" %% name, "exec"), module.__dict__)
+    package.add = add
+    for name, source in sources:
+        add(name, source)
     stdin, stdout = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
@@ -132,10 +137,19 @@ def this_python() -> RemotePython:
 @functools.cache
 def runner() -> bytes:
     """Return the compressed runner, the same for every host and interpreter."""
-    folder = importlib.resources.files("fabremote.agent")
-    texts = [(name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in AGENT_MODULES]
-    sources = [(name, condensed(text)) for name, text in texts]
+    sources = [(name, _source(name)) for name in AGENT_MODULES]
     return zlib.compress((_RUNNER % (FLOOR, sources)).encode("utf-8"), 9)
+
+
+@functools.cache
+def extra(name: str) -> bytes:
+    """Return the data of the frame that gives an agent one of `EXTRA_MODULES`."""
+    return name.encode() + b"\0" + zlib.compress(_source(name).encode("utf-8"), 9)
+
+
+def _source(name: str) -> str:
+    file = importlib.resources.files("fabremote.agent").joinpath(f"{name}.py")
+    return condensed(file.read_text("utf-8"))
 
 
 def condensed(source: str) -> str:

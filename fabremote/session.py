@@ -27,7 +27,7 @@ from fabremote.links import Link, release
 from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
-from fabremote.store import Blob, Parcel, Store
+from fabremote.store import Parcel, Store
 
 # Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
 IN_FLIGHT = 128
@@ -141,7 +141,7 @@ class Session:
         if len(pieces) == 1 and len(pieces[0]) <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
-        self._send_opening(opening, parcel.needed, call.deadline)
+        self._send_opening(opening, parcel, call.deadline)
         for part in pieces:
             view = memoryview(part).cast("B")
             for start in range(0, len(view), wire.MAX_DATA):
@@ -165,17 +165,18 @@ class Session:
         finally:
             timer.cancel()
 
-    def _send_opening(self, opening: bytes, blobs: list[Blob], deadline: float | None) -> None:
-        """Send the frames that begin a call, and ahead of them what the agent lacks of its blobs.
+    def _send_opening(self, opening: bytes, parcel: Parcel, deadline: float | None) -> None:
+        """Send the frames that begin a call, and ahead of them what the agent lacks of its own.
 
         All under one lock: what one call counts as sent is there before another's frames are.
         """
-        if not blobs:
+        blobs, extras = parcel.needed, parcel.extras
+        if not blobs and self._store.has(extras):
             self.send(opening, deadline)
             return
         with self._turn(deadline):
             # Should it fail, what was counted as sent may not have gone.
-            frames = [*self._store.sending(blobs), opening, self._store.dropping()]
+            frames = [*self._store.sending(blobs, extras), opening, self._store.dropping()]
             self._link.send(b"".join(frames))
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fabremote.agent import wire
+from fabremote.bootstrap import extra
 
 # The most that an agent keeps between calls, in bytes.
 LIMIT = 64 << 20
@@ -44,11 +45,12 @@ class BlobList:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A call's bytes: its own, in pieces, and the blobs that they refer to."""
+    """A call's bytes: its own, in pieces, and what they refer to: blobs, and agent modules."""
 
     pieces: list[bytes | memoryview]
     blobs: tuple[Blob, ...] = ()
     listed: BlobList | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def needed(self) -> list[Blob]:
@@ -68,7 +70,7 @@ class Parcel:
 
 
 class Store:
-    """Which blobs one agent has, the least recently used first.
+    """Which agent modules one agent has, and which blobs, the least recently used first.
 
     Not safe for several threads by itself: its frames must be sent in the order
     in which they were asked for, under one lock.
@@ -77,11 +79,20 @@ class Store:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._kept: dict[bytes, int] = {}
+        self._extras: set[str] = set()
         self.size = 0
 
-    def sending(self, blobs: Sequence[Blob]) -> list[bytes]:
-        """Return the frames that give the agent those of ``blobs`` that it hasn't got."""
+    def has(self, extras: Sequence[str]) -> bool:
+        """Return whether the agent was sent these modules of its own."""
+        return self._extras.issuperset(extras)
+
+    def sending(self, blobs: Sequence[Blob], extras: Sequence[str] = ()) -> list[bytes]:
+        """Return the frames that give the agent what it hasn't got of a call's."""
         frames: list[bytes] = []
+        for name in extras:
+            if name not in self._extras:
+                self._extras.add(name)
+                frames.append(wire.frame(wire.EXTEND, 0, extra(name)))
         for blob in blobs:
             size = self._kept.pop(blob.digest, None)
             if size is None:

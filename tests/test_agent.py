@@ -26,6 +26,7 @@ from pathlib import Path
 
 import invoke
 import pytest
+from invoke.context import Context
 
 import fabremote.agent
 from fabremote import (
@@ -38,7 +39,7 @@ from fabremote import (
     wrap,
 )
 from fabremote.agent import wire
-from fabremote.bootstrap import AGENT_MODULES, FLOOR, runner
+from fabremote.bootstrap import AGENT_MODULES, EXTRA_MODULES, FLOOR, extra, runner
 from fabremote.demo.server import Server
 from tests import interpreters
 from tests.conftest import connect
@@ -319,6 +320,7 @@ def test_the_floor_is_among_the_interpreters_tested_where_it_can_be() -> None:
 def test_a_file_imports_the_standard_library_and_earlier_siblings(name: str) -> None:
     tree = ast.parse(sources()[name].read_text("utf-8"))
     earlier = AGENT_MODULES[: AGENT_MODULES.index(name)] if name in AGENT_MODULES else ()
+    earlier = AGENT_MODULES if name in EXTRA_MODULES else earlier
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             tops = {alias.name.partition(".")[0] for alias in node.names}
@@ -332,7 +334,27 @@ def test_a_file_imports_the_standard_library_and_earlier_siblings(name: str) -> 
 
 
 def test_every_file_is_sent() -> None:
-    assert sorted(AGENT_MODULES) == sorted(set(sources()) - {"__init__"})
+    assert sorted(AGENT_MODULES + EXTRA_MODULES) == sorted(set(sources()) - {"__init__"})
+
+
+def test_an_extra_is_sent_once_and_only_when_it_is_needed(sent: list[int]) -> None:
+    class Local:
+        pass
+
+    def sizes() -> list[int]:
+        before = len(sent)
+        context.call(lambda: Local().__class__.__name__)
+        return sent[before:]
+
+    with wrap(Context()) as context:
+        context.call(len, "")
+        assert max(sent[1:]) < len(extra("classes"))
+        assert max(sizes()) > len(extra("classes"))
+        assert max(sizes()) < len(extra("classes"))
+
+
+def test_an_extra_fits_a_frame() -> None:
+    assert all(len(extra(name)) <= wire.MAX_DATA for name in EXTRA_MODULES)
 
 
 def test_the_runner_is_small() -> None:

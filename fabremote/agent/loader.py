@@ -78,8 +78,7 @@ class Unpickler(_Unpickler):
 
     def find_class(self, module, name):
         if module.startswith(LOCAL_NAME):
-            package = __name__.rpartition(".")[0]
-            return getattr(sys.modules[package + "." + module[len(LOCAL_NAME) :]], name)
+            return getattr(part(module[len(LOCAL_NAME) :]), name)
         try:
             return super(Unpickler, self).find_class(module, name)
         except (AttributeError, ImportError) as error:
@@ -89,6 +88,11 @@ class Unpickler(_Unpickler):
                     module, _, name = (other + full[len(start) :]).rpartition(".")
                     return attribute(module, name)
             raise missing(error, module, name)
+
+
+def part(name):
+    """Return a module of the agent's, which may be one that is sent when it is needed."""
+    return sys.modules[__name__.rpartition(".")[0] + "." + name]
 
 
 class Main(Module):  # type: ignore[misc,valid-type]

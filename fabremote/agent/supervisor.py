@@ -50,8 +50,7 @@ class Supervisor:
         # Whether a spare worker is wanted: not while the system refuses to fork.
         self.hungry = True
         self.closing = False
-        # Seconds between ticks, and when the next is due; how many there were in all, and of
-        # silence. 0: the caller wants none.
+        # Seconds between ticks, the next one's time; how many there were, and of silence.
         self.pace = self.due = self.ticks = self.silent = self.behind = 0
         self.terminated = False
         self.pid = os.getpid()
@@ -103,9 +102,8 @@ class Supervisor:
         """Return how many milliseconds poll may wait, or None for as long as it takes."""
         if self.dozing:
             return DOZE * 1000
-        if self.dying:
-            return TICK * 1000
-        return max(0, self.due - time.monotonic()) * 1000 if self.pace else None
+        rest = max(0, self.due - time.monotonic()) * 1000 if self.pace else None
+        return TICK * 1000 if self.dying else rest
 
     def tick(self):
         """Give a sign of life now and then; end once the caller gives none.
@@ -119,8 +117,7 @@ class Supervisor:
         self.ticks += 1
         if self.ticks % wire.BEAT == 0:
             self.send(wire.PING, 0)
-        # Behind, we don't listen.
-        self.silent = 0 if self.behind else self.silent + 1
+        self.silent = 0 if self.behind else self.silent + 1  # Behind, we don't listen.
         if self.silent > wire.SILENCE:
             self.send(wire.CRASH, 0, b"nothing heard from the caller")
             self.close()
@@ -193,6 +190,10 @@ class Supervisor:
                     self.untell(digest)
             elif kind == wire.PING:
                 self.pace = wire.NUMBER.unpack(piece)[0] / 1000
+            elif kind == wire.EXTEND:
+                self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + bytes(piece))
+                # The forker hears of it before it is asked for the next worker.
+                self.renew()
         self.rest_stdin()
 
     def rest_stdin(self):
@@ -392,8 +393,7 @@ def main(stdin, stdout):
             for number in supervisor.calls:
                 supervisor.send(wire.DONE, number, wire.pack_status(False, True, 0))
             supervisor.send(wire.CRASH, 0)
-            # Nobody may be there to read it.
-            _signal.alarm(2)
+            _signal.alarm(2)  # Nobody may be there to read it.
             os.set_blocking(stdout, True)
             supervisor.flush()
         os._exit(1)

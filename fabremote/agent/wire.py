@@ -27,7 +27,8 @@ CREDIT = 4  # this many bytes of its output were consumed (8 bytes)
 CANCEL = 5  # kill it and all it started
 STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
-PING = 8  # call 0: a sign of life; data: a tick in milliseconds (8 bytes). Both ways, back without
+EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
+PING = 9  # call 0: a sign of life; data: a tick in milliseconds (8 bytes). Both ways, back without
 
 # From the agent to the caller.
 STDOUT = 16

@@ -135,7 +135,7 @@ def respond(header, data, buffers):
         return failed(b"E", error, answers.Encoder())
     try:
         if "bundle" in header:
-            bundle.install(header["bundle"])
+            loader.part("importing").install(header["bundle"])
         fn, args, kwargs, trust = loader.load(data, buffers)
     except BaseException as error:
         pieces = failed(b"L", error, answers.Encoder())

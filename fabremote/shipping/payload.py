@@ -105,7 +105,8 @@ def dump(
     pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
-    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed)
+    extras = {*pickler.extras, "importing"} if listed is not None else pickler.extras
+    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
     if listed is None:
         return Payload(parcel, pickler.classes, files=pickler.files)
     files = pickler.files.union(source.file for source in scope.bundle.values())

@@ -14,9 +14,9 @@ from typing import Any
 from fabric.group import Group
 from invoke.context import Context
 
-from fabremote.agent import bundle, loader, sources
 from fabremote.agent import classes as agent_classes
-from fabremote.bootstrap import RemotePython
+from fabremote.agent import importing, loader, sources
+from fabremote.bootstrap import EXTRA_MODULES, RemotePython
 from fabremote.shipping import classes, code, third_party
 from fabremote.shipping.modules import Scope
 from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
@@ -27,6 +27,9 @@ from fabremote.store import Blob
 # Constant bytes from this many on are sent once to an agent, up to so many of them in a payload.
 BLOB = 200
 BLOBS = 1000
+
+# What a function of the agent's needs there beside what every agent has.
+_EXTRAS = {loader.LOCAL_NAME + name: (name,) for name in EXTRA_MODULES}
 
 # Compared by identity, so that they must be the far side's own.
 _SENTINELS = {
@@ -68,7 +71,7 @@ class PayloadPickler(_pickle.Pickler):
 
     ``classes``: the caller's own classes in it, by number. ``scope``: the
     modules that it refers to. ``blobs``: its large constants, by digest.
-    ``files``: those that its code came from.
+    ``files``: those that its code came from. ``extras``: the agent's modules that make it.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class PayloadPickler(_pickle.Pickler):
         self.scope = scope
         self.blobs: dict[bytes, Blob] = {}
         self.files: set[str] = set()
+        self.extras: set[str] = set()
         self._namespaces: dict[int, Namespace] = {}
         self._singletons: dict[int, Singleton] = {}
 
@@ -141,7 +145,7 @@ class PayloadPickler(_pickle.Pickler):
         if home.imported:
             self.need(home.name)
             return loader.imported, (home.name,)
-        make = bundle.package if self.scope.package(home.name) else loader.module
+        make = importing.package if self.scope.package(home.name) else loader.module
         return make, (
             home.name,
             home.values.get("__file__"),
@@ -150,7 +154,10 @@ class PayloadPickler(_pickle.Pickler):
 
     def reduce_function(self, fn: types.FunctionType) -> Any:
         # The loader's own functions are what payloads are made of.
-        if _is_agents(fn) or self.goes_by_name(fn):
+        if _is_agents(fn):
+            self.extras.update(_EXTRAS.get(fn.__module__, ()))
+            return NotImplemented
+        if self.goes_by_name(fn):
             return NotImplemented
         if id(fn.__code__) in LIBRARY_CODES:
             return library_function(self, fn)
