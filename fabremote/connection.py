@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import fabric
 from invoke.context import Context
-from paramiko import ChannelException, SSHException
+from paramiko import SSHException
 
 from fabremote import sockets, verification
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
@@ -22,7 +22,7 @@ from fabremote.links import ChannelLink, Link, ProcessLink
 from fabremote.options import Options, PythonOptions
 from fabremote.refusals import refused
 from fabremote.session import Session
-from fabremote.sessions import sessions_of
+from fabremote.sessions import is_refusal, sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
 
@@ -147,7 +147,10 @@ class RemoteHost:
             if verified:
                 verification.prepare(connection)
             with told_by_errors():
-                connection.open()
+                if isinstance(connection, Connection):
+                    connection.open()
+                else:
+                    sockets.persist(connection.open, connection.connect_timeout)
             if verified:
                 verification.check(connection)
         except (OSError, SSHException, EOFError, UnicodeError) as error:
@@ -163,18 +166,13 @@ class RemoteHost:
         try:
             with told_by_errors():
                 link = ChannelLink(self.context.create_session())
-        except ChannelException as error:
-            raise RemoteConnectionLost(
-                f"{self.label} refused another session: {error}. If all that its sshd allows at "
-                "once are in use, raise MaxSessions in its sshd_config, have less run at once, or "
-                "raise remotely.start_timeout to wait longer.",
-                begun=False,
-            ) from error
         except (OSError, SSHException, EOFError) as error:
-            raise RemoteConnectionLost(
-                f"No session could be opened on {self.label}: {error or type(error).__name__}.",
-                begun=False,
-            ) from error
+            text = f"No session could be opened on {self.label}: {error or type(error).__name__}"
+            if is_refusal(error):
+                text = f"{text.rstrip('.')}. If all that its sshd allows at once are in use, "
+                text += "raise MaxSessions in its sshd_config, have less run at once, or raise "
+                text += "remotely.start_timeout to wait longer"
+            raise RemoteConnectionLost(text.rstrip(".") + ".", begun=False) from error
         sockets.calm(transport)
         return link
 
@@ -280,15 +278,22 @@ class Connection(RemoteCalls, fabric.Connection):
             if remotely(self)["verify_host_keys"]:
                 verification.prepare(self)
             direct = not self.gateway and "sock" not in self.connect_kwargs
-            try:
-                with told_by_errors():
-                    result = self._open_promptly() if direct else super().open()
-            except BaseException:
-                # Through a gateway a channel would be left.
-                self.client.close()
-                raise
+            attempt = self._open_promptly if direct else self._open_behind
+            self._set(_fabremote_socket=None)
+            with told_by_errors():
+                result = sockets.persist(
+                    attempt, self.time_to_connect(), lambda: self._fabremote_socket
+                )
             self.stay_alive()
             return result
+
+    def _open_behind(self) -> Any:
+        try:
+            return super().open()
+        except BaseException:
+            # Through a gateway a channel would be left.
+            self.client.close()
+            raise
 
     def _open_promptly(self) -> Any:
         given = self.connect_kwargs
@@ -299,6 +304,7 @@ class Connection(RemoteCalls, fabric.Connection):
             return super().open()
         except BaseException:
             sock.close()
+            self.client.close()
             self._set(_fabremote_proxy_status=getattr(sock, "status", None))
             raise
         finally:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from paramiko import Channel, ChannelException
+from paramiko import Channel, ChannelException, SSHException
 
 from fabremote.options import Options
 from fabremote.session import Session
@@ -62,13 +62,15 @@ class Sessions:
         """Begin a session by ``begin``, which returns a channel or has one.
 
         Where sshd refuses it, an idle agent is ended for it, or one that ends is
-        waited for, ``limit`` seconds. Raises ChannelException after that.
+        waited for, ``limit`` seconds. Raises what sshd's refusal raises after that.
         """
         started, pause = time.monotonic(), PAUSE
         while True:
             try:
                 made = begin()
-            except ChannelException:
+            except SSHException as error:
+                if not is_refusal(error):
+                    raise
                 with self.lock:
                     others = any(not channel.closed for channel in self._channels)
                 if time.monotonic() - started >= (limit if others else COUNTING):
@@ -105,6 +107,12 @@ class Sessions:
             session.close()
 
 
+def is_refusal(error: Exception) -> bool:
+    """Return whether sshd refused a session, as it does beyond MaxSessions."""
+    # paramiko tells one thread why; of two that were refused at once, the other hears this.
+    return isinstance(error, ChannelException) or str(error) == "Unable to open channel."
+
+
 def _key(options: Options, python: str | None) -> tuple[Any, ...]:
     """Return what an agent is started with: calls that agree in it share one."""
     return python, options.py_options, options.prefixes
@@ -122,4 +130,4 @@ def sessions_of(context: Any) -> Sessions:
     return found or vars(context).setdefault("_fabremote_sessions", Sessions())
 
 
-__all__ = ["Sessions", "sessions_of"]
+__all__ = ["Sessions", "is_refusal", "sessions_of"]
