@@ -64,16 +64,18 @@ class Sessions:
         Where sshd refuses it, an idle agent is ended for it, or one that ends is
         waited for, ``limit`` seconds. Raises what sshd's refusal raises after that.
         """
-        started, pause = time.monotonic(), PAUSE
+        began = seen = time.monotonic()
+        pause = PAUSE
         while True:
             try:
                 made = begin()
             except SSHException as error:
                 if not is_refusal(error):
                     raise
+                now = time.monotonic()
                 with self.lock:
-                    others = any(not channel.closed for channel in self._channels)
-                if time.monotonic() - started >= (limit if others else COUNTING):
+                    seen = now if any(not one.closed for one in self._channels) else seen
+                if now - began >= limit or now - seen >= COUNTING:
                     raise
             else:
                 with self.lock:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from fabremote.bootstrap import FLOOR, RemotePython, Start
+from fabremote.bootstrap import FLOOR, STRAYED, RemotePython, Start
 from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
 from fabremote.links import Link, release
 from fabremote.options import Options
@@ -145,6 +145,10 @@ def missing(
         return RemoteInterpreterMissing(
             f"{why}{said} Mend it, or call outside of its prefix().", wanted, names
         )
+    elif status == STRAYED:
+        why = f"What the login shell of {label} runs as it starts reads what is sent to it."
+        remedy = " Have it leave its stdin alone where it is no terminal."
+        return RemoteInterpreterMissing(why + said + remedy, wanted, names)
     elif status in (126, 127) or (status is None and not tried):
         why = f"{label} has no interpreter {wanted} that can be run (tried {', '.join(names)})."
     elif status == 2 and options.py_options:

@@ -43,10 +43,7 @@ class Supervisor:
         # The modules that the forker was given to compile: digest -> size; and its room.
         self.told = {}
         self.room = forker.KEPT
-        self.spares = []
-        self.dying = []
-        self.dozing = []
-        self.workers = {}
+        self.spares, self.dying, self.dozing, self.workers = [], [], [], {}
         # Whether a spare worker is wanted: not while the system refuses to fork.
         self.hungry = True
         self.closing = False
@@ -56,16 +53,12 @@ class Supervisor:
         self.pid = os.getpid()
         os.set_blocking(stdin, False)
         os.set_blocking(stdout, False)
-        self.forker = forker.start((stdin, stdout))
-        # Asked for and not yet confirmed, in order; and what ended before it was.
-        self.unborn = []
-        self.heard = b""
-        self.forker.setblocking(False)
-        self.early = {}
+        self.forker = None
+        # Asked for and not yet confirmed, in order; what of it was heard; what ended before.
+        self.unborn, self.heard, self.early = [], b"", {}
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, self.terminate)
         self.watch(stdin, self.on_stdin)
-        self.watch(self.forker.fileno(), self.on_forker)
 
     # The poll loop
 
@@ -79,6 +72,9 @@ class Supervisor:
 
     def run(self):
         """Serve calls until the caller is gone and nothing is left of them."""
+        self.forker = forker.start((self.stdin, self.stdout))
+        self.forker.setblocking(False)
+        self.watch(self.forker.fileno(), self.on_forker)
         self.stock()
         while not (self.closing and not self.dying and not self.workers):
             for fd, _ in self.poll.poll(self.patience()):
@@ -365,6 +361,19 @@ class Supervisor:
         else:
             made.ended(status)
 
+    def crash(self, error):
+        """Say why all ends, and of each call that it does."""
+        for pid in self.workers:
+            processes.kill_tree(pid)
+        text = "%s: %s" % (type(error).__name__, error)
+        self.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])
+        for number in self.calls:
+            self.send(wire.DONE, number, wire.pack_status(False, True, 0))
+        self.send(wire.CRASH, 0)
+        _signal.alarm(2)  # Nobody may be there to read it.
+        os.set_blocking(self.stdout, True)
+        self.flush()
+
     def finish_dying(self):
         self.dying = [group for group in self.dying if not group.gone()]
 
@@ -376,25 +385,15 @@ def digests(data):
 
 def main(stdin, stdout):
     """Serve the connection on two descriptors until it ends, then exit."""
-    supervisor = None
+    supervisor = Supervisor(stdin, stdout)
     try:
         worker.settle()
         if hasattr(gc, "freeze"):
             # What is there now is never collected, so that workers share its pages.
             gc.freeze()
-        supervisor = Supervisor(stdin, stdout)
         supervisor.run()
     except BaseException as error:
-        if supervisor is not None and os.getpid() == supervisor.pid:
-            for pid in supervisor.workers:
-                processes.kill_tree(pid)
-            text = "%s: %s" % (type(error).__name__, error)
-            supervisor.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])
-            for number in supervisor.calls:
-                supervisor.send(wire.DONE, number, wire.pack_status(False, True, 0))
-            supervisor.send(wire.CRASH, 0)
-            _signal.alarm(2)  # Nobody may be there to read it.
-            os.set_blocking(stdout, True)
-            supervisor.flush()
+        if os.getpid() == supervisor.pid:
+            supervisor.crash(error)
         os._exit(1)
     os._exit(0)
