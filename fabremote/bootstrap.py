@@ -62,7 +62,7 @@ EXTRA_MODULES = ("classes", "importing")
 _STUB = r"""import os,sys
 k=[p for p in sys.path if p]
 x=[p.rstrip("/") for p in os.environ.get("PYTHONPATH","").split(os.pathsep)]
-sys.path[:]=[p for p in k if p not in x]
+sys.path[:]=[p for p in k if p.rstrip("/") not in x]
 import zlib
 d=b""
 while len(d)<%d:
@@ -101,8 +101,11 @@ def start(sources):
     package.add = add
     for name, source in sources:
         add(name, source)
+    null = 0
+    while null < 3:
+        # The first three may be closed, and must not be ours then.
+        null = os.open(os.devnull, os.O_RDWR)
     stdin, stdout = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)

@@ -42,8 +42,11 @@ def start(
             if greeting.late and pid is not None:
                 kill(pid)
             if status is None and not greeting.late and greeting.python is None:
+                noise = printable(attempt.noise(greeting.received))
+                said = f" It said: {noise.rstrip('.')}." if noise else ""
                 raise RemoteConnectionLost(
-                    f"The link to {label} broke before an interpreter had started there."
+                    f"The link to {label} ended before an interpreter had started there.{said}",
+                    begun=False,
                 )
         except BaseException:
             link.close()
