@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,17 @@ def within(seconds: float) -> Iterator[None]:
     before = time.monotonic()
     yield
     assert time.monotonic() - before < seconds
+
+
+def each(cases: Mapping[str, Any], check: Callable[[Any], object]) -> None:
+    """Have ``check`` pass for every case; tell of all that fail."""
+    failures = []
+    for name, case in cases.items():
+        try:
+            check(case)
+        except Exception as error:
+            failures.append(f"{name}: {type(error).__name__}: {error}")
+    assert not failures, "\n".join(failures)
 
 
 def program(path: Path, text: str) -> Path:

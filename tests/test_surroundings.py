@@ -23,7 +23,7 @@ from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
 from tests import interpreters
 from tests.conftest import served
-from tests.faults import dial, host, program, settled, shell, within
+from tests.faults import dial, each, host, program, settled, shell, within
 
 PYTHON = interpreters.running()[1]
 
@@ -70,14 +70,14 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("line", HARMLESS.values(), ids=HARMLESS)
-def test_what_a_shells_files_do_first_does_no_harm(
-    homely: OpenSSHServer, bashrc: Path, line: str
-) -> None:
-    bashrc.write_text(line + "\n")
-    with within(20), dial(homely) as c:
-        result = c.python(hide=True).run(print, "mine")
-        assert (result.stdout, result.stderr) == ("mine\n", "")
+def test_what_a_shells_files_do_first_does_no_harm(homely: OpenSSHServer, bashrc: Path) -> None:
+    def check(line: str) -> None:
+        bashrc.write_text(line + "\n")
+        with within(20), dial(homely) as c:
+            result = c.python(hide=True).run(print, "mine")
+            assert (result.stdout, result.stderr) == ("mine\n", "")
+
+    each(HARMLESS, check)
 
 
 REFUSING = {
@@ -93,14 +93,16 @@ REFUSING = {
 }
 
 
-@pytest.mark.parametrize(("line", "words"), REFUSING.values(), ids=REFUSING)
-def test_what_a_shells_files_prevent_is_told(
-    homely: OpenSSHServer, bashrc: Path, line: str, words: str
-) -> None:
-    bashrc.write_text(line + "\n")
-    with dial(homely, start_timeout=1.0) as c:
+def test_what_a_shells_files_prevent_is_told(homely: OpenSSHServer, bashrc: Path) -> None:
+    def check(case: tuple[str, str]) -> None:
+        line, words = case
+        bashrc.write_text(line + "\n")
         with within(15), pytest.raises(RemoteInterpreterMissing, match=words):
-            c.call(max, 1, 2)
+            # Each with an agent of its own.
+            c.python(py_options=f"-X a{hash(line)}", start_timeout=1).call(max, 1, 2)
+
+    with dial(homely) as c:
+        each(REFUSING, check)
         bashrc.write_text("")
         assert c.call(max, 1, 2) == 2
     for process in homely.processes():
@@ -118,7 +120,7 @@ def test_a_shell_that_ends_without_a_word_is_told(
             c.call(max, 1, 2)
         assert not caught.value.begun
         bashrc.write_text("")
-        assert c.call(max, 1, 2) == 2
+        assert c.python(start_timeout=30).call(max, 1, 2) == 2
 
 
 @pytest.mark.parametrize("name", ["sh", "bash", "dash", "zsh", "fish", "tcsh", "busybox", "ksh"])
@@ -227,15 +229,18 @@ WORKING = {
 }
 
 
-@pytest.mark.parametrize("prelude", WORKING.values(), ids=WORKING)
-def test_calls_work_in_meagre_surroundings(openssh: Server, prelude: str) -> None:
-    with within(20), dial(openssh) as c:
+def test_calls_work_in_meagre_surroundings(openssh: Server) -> None:
+    def check(prelude: str) -> None:
         py = c.python(python=under(prelude), hide=True)
-        for _ in range(12):
-            result = py.run(print, "é")
-            assert (result.value, result.stdout, result.stderr) == (None, "é\n", "")
-        with pytest.raises(ZeroDivisionError):
-            py.call(divmod, 1, 0)
+        with within(20):
+            for _ in range(12):
+                result = py.run(print, "é")
+                assert (result.value, result.stdout, result.stderr) == (None, "é\n", "")
+            with pytest.raises(ZeroDivisionError):
+                py.call(divmod, 1, 0)
+
+    with dial(openssh) as c:
+        each(WORKING, check)
 
 
 def modules_there() -> list[str]:
@@ -319,7 +324,9 @@ def test_too_few_processes_are_told(openssh: Server, count: int) -> None:
 # This side's own surroundings
 
 
-@pytest.mark.parametrize("closed", [(0,), (0, 1), (0, 1, 2)])
+@pytest.mark.parametrize(
+    "closed", [pytest.param((0,), marks=pytest.mark.faults), (0, 1, 2)], ids=str
+)
 def test_a_caller_without_standard_streams_can_call(
     openssh: Server, tmp_path: Path, closed: tuple[int, ...]
 ) -> None:

@@ -22,6 +22,7 @@ READ = 120000
 SPARES = 2
 # How long dying processes are looked at between signals, in seconds.
 TICK = 0.01
+ORPHANED = RuntimeError("the process that forks the workers has ended")
 
 
 class Supervisor:
@@ -47,7 +48,7 @@ class Supervisor:
         # Whether a spare worker is wanted: not while the system refuses to fork.
         self.hungry = True
         self.closing = False
-        # Seconds between ticks, the next one's time; how many there were, and of silence.
+        # Seconds between ticks, the next's time; how many there were, and of silence.
         self.pace = self.due = self.ticks = self.silent = self.behind = 0
         self.terminated = False
         self.pid = os.getpid()
@@ -275,28 +276,26 @@ class Supervisor:
 
     def ask(self, fds):
         """Ask the forker for a worker."""
-        while True:
-            try:
-                forker.ask(self.forker, fds)
-                return
-            except BlockingIOError:
-                self.hear()
+        self.push(forker.ask, self.forker, fds)
 
     def tell(self, data):
         """Send the forker bytes."""
         view = memoryview(data)
         while view:
-            try:
-                view = view[self.forker.send(view) :]
-            except BlockingIOError:
-                self.hear()
+            view = view[self.push(self.forker.send, view) :]
 
-    def hear(self):
-        """While the forker's socket is full, hear what it says, or both would wait."""
-        waiting = select.poll()
-        waiting.register(self.forker.fileno(), select.POLLIN | select.POLLOUT)
-        waiting.poll()
-        self.on_forker()
+    def push(self, send, *args):
+        """Send to the forker; while its socket is full, hear what it says, or both would wait."""
+        while True:
+            try:
+                return send(*args)
+            except BlockingIOError:
+                waiting = select.poll()
+                waiting.register(self.forker.fileno(), select.POLLIN | select.POLLOUT)
+                waiting.poll()
+                self.on_forker()
+            except ConnectionError:
+                raise ORPHANED
 
     def stock(self):
         """Have the next calls' workers forked ahead of need; without one, a call asks."""
@@ -313,8 +312,10 @@ class Supervisor:
             data = self.heard + self.forker.recv(100 * forker.MESSAGE.size)
         except BlockingIOError:
             return
+        except ConnectionError:
+            data = self.heard
         if data == self.heard:
-            raise RuntimeError("the process that forks the workers has ended")
+            raise ORPHANED
         whole = len(data) - len(data) % forker.MESSAGE.size
         data, self.heard = data[:whole], data[whole:]
         for kind, pid, number in forker.MESSAGE.iter_unpack(data):

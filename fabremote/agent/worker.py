@@ -144,12 +144,17 @@ def respond(header, data, buffers):
         names = "\0".join(bundle.FAILED).encode()[:65535]
         return [b"M", struct.pack(">H", len(names)), names] + pieces[1:]
     encoder = answers.Encoder(trust)
+    limit = sys.getrecursionlimit()
     try:
         value = fn(*args, **kwargs)
         if is_coroutine(value):
             value = run_coroutine(value)
     except BaseException as error:
+        # Before anything is called: it may be so low that nothing can be.
+        sys.setrecursionlimit(limit)
         return failed(b"E", error, encoder)
+    if sys.getrecursionlimit() < limit:
+        sys.setrecursionlimit(limit)
     try:
         return [b"V"] + encoder.encode(value).pieces
     except answers.Refused as refusal:
