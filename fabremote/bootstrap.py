@@ -54,8 +54,8 @@ AGENT_MODULES = (
     "supervisor",
 )
 
-# Sent only before the first call that needs them.
-EXTRA_MODULES = ("classes", "importing")
+# Sent only before the first call that needs them, in the order in which they import each other.
+EXTRA_MODULES = ("classes", "importing", "lasting", "standins", "class_sources")
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 # Until the agent has imported what it uses, PYTHONPATH can't put others in its place.

@@ -9,18 +9,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fabremote.agent import wire
 from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
     RemoteCancelled,
+    RemoteException,
     RemoteProcessDied,
     RemoteTimeout,
     ResultError,
 )
 from fabremote.options import Options
 from fabremote.printing import printable
+from fabremote.progress import Bar, reporter
+from fabremote.receiving import Answer, Buffers, Data
 from fabremote.streams import Feeder, Output, local_stream
 
 if TYPE_CHECKING:
@@ -33,7 +36,8 @@ UNBEGUN = -6
 # The local notices to a call that runs on the session's service thread.
 CANCELLED = -2
 FLOODED = -4
-UNANSWERABLE = -5
+FAULT = -5
+PROGRESS = -6
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW.
 UNHANDLED = 8 * wire.WINDOW
@@ -41,62 +45,44 @@ UNHANDLED = 8 * wire.WINDOW
 ASKED = 2
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
-TOTAL = 8
-
-
-Data = bytes | memoryview
 
 
 @dataclass
 class Outcome:
-    """How a call ended: its answer's bytes, or the error that stands for it."""
+    """How a call ended: its answer's bytes, or the error that stands for it.
+
+    ``answer``: a letter and a pickle; ``buffers``: what that refers to.
+    """
 
     answer: memoryview | None = None
+    buffers: Buffers | None = None
     error: BaseException | None = None
     stdout: str = ""
     stderr: str = ""
 
 
-@dataclass
-class Answer:
-    """An answer's bytes as they come: 8 bytes of length, then the rest, in one buffer."""
+class Process(Protocol):
+    """A lasting process, as a call in it sees it."""
 
-    limit: int
-    head: bytes = b""
-    body: bytearray | None = None
-    filled: int = 0
-    refused: int = 0
+    number: int
 
-    def add(self, data: Data) -> None:
-        if self.refused:
-            return
-        if self.body is None:
-            self.head += bytes(data)
-            if len(self.head) < TOTAL:
-                return
-            size = int.from_bytes(self.head[:TOTAL], "big")
-            if size > self.limit:
-                self.refused, self.head = size, b""
-                return
-            self.body, data, self.head = bytearray(size), self.head[TOTAL:], b""
-        end = self.filled + len(data)
-        if end > len(self.body):
-            raise wire.ProtocolError("more bytes of an answer than it has")
-        self.body[self.filled : end] = data
-        self.filled = end
+    def left(self, call: Call) -> None:
+        """The call has ended."""
 
-    def complete(self) -> memoryview | None:
-        if self.body is None or self.filled != len(self.body):
-            return None
-        return memoryview(self.body)
+    def gone(self, name: str) -> RemoteException:
+        """Return the error for a call that the process's end kept from beginning."""
 
 
 class Call:
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
-    session's service thread for a submitted call. ``provide`` answers what the
-    function asks for while it runs, see ``shipping.forwarding``.
+    session's service thread for a submitted call; but its answer's bytes are
+    put in their place by the session's reader, which has them in its hands.
+    ``provide`` answers what the function asks for while it runs, see
+    ``shipping.forwarding``. ``process``: the lasting process that it runs in, if
+    it has no process of its own. A lasting process itself is a call too, with the
+    flag for it.
     """
 
     def __init__(
@@ -107,15 +93,22 @@ class Call:
         options: Options,
         keep: bool,
         provide: Callable[[bytes], bytes] | None = None,
+        process: Process | None = None,
+        flags: int = 0,
     ) -> None:
         self.session = session
+        self._process = process
+        self.inside = process.number if process is not None else None
+        # Whether it has begun there, as far as is known.
+        self.begun = True
         self._provide = provide
         self._requests: deque[bytes] = deque()
         self._answering = threading.Lock()
         # What was admitted of the far side's frames, by the reader, and of that handled.
-        self._admitted = self._handled = self._replied = 0
+        self._admitted = self._handled = 0
         self._flooded = self._ended = False
-        self._unanswerable: BaseException | None = None
+        # What the reader, or the thread that answers requests, has the call end with.
+        self._fault: BaseException | None = None
         self.number = number
         self.name = name
         self.timeout = options.timeout
@@ -129,7 +122,11 @@ class Call:
         self._outputs = self._open_outputs(options, keep)
         self._feeder: Feeder | None = None
         self._responding = bool(options.watchers)
-        self.has_stdin = bool(options.in_stream) or self._responding
+        has_stdin = bool(options.in_stream) or self._responding
+        self.flags = flags | (wire.HAS_STDIN if has_stdin else 0)
+        self.flags |= wire.PACKS if options.compress else 0
+        self._progress = reporter(options.progress, name)
+        self._told = False
         self._options = options
 
     def _open_outputs(self, options: Options, keep: bool) -> dict[int, Output]:
@@ -158,16 +155,36 @@ class Call:
         if self._flooded and not self._ended:
             return
         if kind == wire.REPLY:
-            # Of more than that, its length tells.
-            if self._replied <= self._options.max_result + TOTAL:
-                self._replied += len(data)
-                self.deliver(kind, data)
+            self._add_to_answer(data)
             return
         self._admitted += max(1, len(data))
         if self._admitted - self._handled > UNHANDLED and not self._ended:
             self._flooded = True
             kind, data = FLOODED, b""
         self.deliver(kind, data)
+
+    def _add_to_answer(self, data: Data) -> None:
+        try:
+            self._answer.add(data)
+            if self._answer.refused and self._fault is None:
+                raise self._too_large()
+        except Exception as error:
+            self._end_with(error)
+        if self._progress is not None and self._answer.total and not self._told:
+            # Once, until the call's own thread has looked how much there is by then.
+            self._told = True
+            self.deliver(PROGRESS, b"")
+
+    def report(self, direction: str, done: int, total: int) -> None:
+        """Tell the caller's ``progress`` how many bytes have gone "up" or come "down"."""
+        if self._progress is not None and self._failure is None:
+            self._progress(direction, done, total)
+
+    def _end_with(self, error: BaseException) -> None:
+        """Have the call's own thread end it with an error that another thread met."""
+        if self._fault is None:
+            self._fault = error
+            self.deliver(FAULT, b"")
 
     def _to_inbox(self, kind: int, data: Data) -> None:
         self.inbox.put((kind, data))
@@ -204,8 +221,7 @@ class Call:
             except OSError:
                 pass  # The reader sees the broken link too.
             except BaseException as error:
-                self._unanswerable = error
-                self.deliver(UNANSWERABLE, b"")
+                self._end_with(error)
             with self._answering:
                 self._requests.popleft()
                 if not self._requests:
@@ -230,7 +246,7 @@ class Call:
 
     def handle(self, kind: int, data: Data) -> None:
         """Act on one frame; afterwards ``done`` says whether it was the last."""
-        if kind > 0 and kind != wire.REPLY:
+        if kind > 0:
             self._handled += max(1, len(data))
         try:
             self._handle(kind, data)
@@ -247,21 +263,21 @@ class Call:
                 self._consumed = 0
                 self.session.post(wire.frame(wire.CREDIT, self.number, credit))
             self._outputs[kind].write(data)
-        elif kind == wire.REPLY:
-            self._answer.add(data)
-            if self._answer.refused:
-                self.abort(self._too_large())
         elif kind == wire.TAKEN and self._feeder is not None:
             self._feeder.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
             self._request(bytes(data))
-        elif kind == UNANSWERABLE and self._unanswerable is not None:
-            self.abort(self._unanswerable)
+        elif kind == FAULT and self._fault is not None:
+            self.abort(self._fault)
+        elif kind == PROGRESS:
+            self._told = False
+            self.report("down", self._answer.received, self._answer.total)
         elif kind == FLOODED:
             self.abort(self._flood())
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)
+            self.begun = not data[0] & wire.UNBEGUN
             if self._failure is None:
                 self._failure = self._judge(data)
             self.finish()
@@ -276,11 +292,13 @@ class Call:
 
     def _judge(self, data: Data) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
+        if not self.begun and self._process is not None:
+            return self._process.gone(self.name)
         answered, cancelled, number, exited = wire.unpack_status(data)
         if cancelled:
             # Not by this call: the agent was told to end.
             return self.session.loss(self.name)
-        if answered and self._answer.complete() is not None:
+        if answered and self._answer.complete():
             return None
         stderr = self._outputs[wire.STDERR].text()[-2000:]
         name = _signal_name(number) if number else None
@@ -293,8 +311,13 @@ class Call:
     def _too_large(self) -> ResultError:
         return ResultError(
             f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
-            f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
+            f"the limit is {self._options.max_result}. Return less, or raise it: max_result=."
         )
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ends the call instead of an answer, as far as is known."""
+        return self._failure
 
     @property
     def killed(self) -> bool:
@@ -331,14 +354,20 @@ class Call:
             return
         self.done = True
         self.session.forget(self.number)
+        if self._process is not None:
+            self._process.left(self)
         if self._feeder is not None:
             self._feeder.stop()
             self._feeder = None
+        if isinstance(self._progress, Bar):
+            self._progress.close()
 
     def outcome(self) -> Outcome:
         """Return how the call ended."""
         stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
-        return Outcome(self._answer.complete(), self._failure, stdout, stderr)
+        if self._failure is not None or not self._answer.complete():
+            return Outcome(None, None, self._failure, stdout, stderr)
+        return Outcome(*self._answer.take(), None, stdout, stderr)
 
     def wait(self) -> Outcome:
         """Handle the call's frames in this thread until it has ended."""

@@ -22,7 +22,7 @@ from fabremote.links import ChannelLink, Link, ProcessLink
 from fabremote.options import Options, PythonOptions
 from fabremote.refusals import refused
 from fabremote.session import Session
-from fabremote.sessions import is_refusal, sessions_of
+from fabremote.sessions import bound, is_refusal, sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
 
@@ -75,7 +75,7 @@ class Calls:
 
         Raises TypeError for an unknown option and ValueError for a bad value.
         """
-        return Interpreter(self._calls_host(), options)
+        return Interpreter(self._calls_host(), bound(self, options))
 
     def call_env(self) -> dict[str, str]:
         """Return variables that every call gets, below those of ``env=``."""

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 from paramiko import Channel, SSHException
 
+from fabremote.agent import wire
 from fabremote.bootstrap import COMMAND
+from fabremote.packets import Packets
 
 CHUNK = 1 << 18
 # How long data may still come after the agent's exit status, in seconds.
@@ -24,7 +26,10 @@ CLOSING = 1.0
 class Link(Protocol):
     """A byte stream both ways to a started command, whose stdout and stderr come as one."""
 
-    def send(self, data: bytes) -> None:
+    # How many bytes are best sent at once.
+    unit: int
+
+    def send(self, data: bytes | memoryview) -> None:
         """Send all of ``data``; raise OSError if the far side is gone."""
 
     def receive(self) -> bytes:
@@ -51,10 +56,14 @@ class ChannelLink:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        channel.in_buffer = Packets()
         channel.set_combine_stderr(True)
         channel.exec_command(COMMAND)
+        # Whole packets, of which paramiko keeps some bytes for itself.
+        packet = channel.out_max_packet_size - 64
+        self.unit = max(1, wire.MAX_DATA // packet) * packet
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         # sendall() re-slices bytes at every packet; a memoryview costs nothing.
         try:
             self._channel.sendall(memoryview(data))  # type: ignore[arg-type]
@@ -120,6 +129,8 @@ class ChannelLink:
 class ProcessLink:
     """A process on this machine, for a plain Invoke context."""
 
+    unit = wire.MAX_DATA
+
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             ["/bin/sh", "-c", COMMAND],
@@ -132,7 +143,7 @@ class ProcessLink:
         )
         self._lock = threading.Lock()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         stdin = self._process.stdin
         if stdin is None or stdin.closed:

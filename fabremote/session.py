@@ -16,7 +16,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
@@ -28,6 +28,8 @@ from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
+
+Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 
 # Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
 IN_FLIGHT = 128
@@ -136,19 +138,39 @@ class Session:
         return next(self._numbers)
 
     def _send_call(self, call: Call, parcel: Parcel) -> None:
-        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.has_stdin))
-        pieces = parcel.pieces
-        if len(pieces) == 1 and len(pieces[0]) <= wire.MAX_DATA:
+        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.flags, call.inside))
+        pieces, size = parcel.pieces, parcel.size
+        if len(pieces) == 1 and size <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
         self._send_opening(opening, parcel, call.deadline)
-        for part in pieces:
-            view = memoryview(part).cast("B")
-            for start in range(0, len(view), wire.MAX_DATA):
+        pack = wire.Packer().pack if call.flags & wire.PACKS else None
+        sent = 0
+        for piece in pieces:
+            for part in self._cut(piece):
                 if call.done:
                     return
-                piece = bytes(view[start : start + wire.MAX_DATA])
-                self.send(wire.frame(wire.DATA, call.number, piece))
+                self._send_part(call.number, part, pack)
+                sent += len(part)
+                call.report("up", sent, size)
+        if not pieces:
+            call.report("up", size, size)
+
+    def _cut(self, piece: bytes | memoryview) -> Iterator[memoryview]:
+        """Yield a piece of a payload in parts that fill the link's packets, each in a frame."""
+        view = memoryview(piece)
+        step = min(self._link.unit - wire.HEADER.size, wire.MAX_DATA)
+        for start in range(0, len(view), step):
+            yield view[start : start + step]
+
+    def _send_part(self, number: int, part: memoryview, pack: Pack | None) -> None:
+        kind, data = (wire.DATA, part) if pack is None else pack(wire.DATA, part)
+        size = wire.HEADER.size
+        # The one copy of the payload that is made.
+        frame = bytearray(size + len(data))
+        wire.HEADER.pack_into(frame, 0, kind, number, len(data))
+        frame[size:] = data
+        self.send(memoryview(frame))
 
     @contextlib.contextmanager
     def _watched(self, call: Call, parcel: Parcel) -> Iterator[None]:
@@ -200,7 +222,7 @@ class Session:
         self._broken = True
         self._link.close()
 
-    def send(self, data: bytes, deadline: float | None = None) -> None:
+    def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
         with self._turn(deadline):
             self._link.send(data)

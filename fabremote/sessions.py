@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from paramiko import Channel, ChannelException, SSHException
 
-from fabremote.options import Options
+from fabremote.options import Bound, Options
 from fabremote.session import Session
 
 # Between attempts to begin a session that sshd refuses, at first and at most, in seconds.
@@ -32,6 +32,8 @@ class Sessions:
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
         # The connection's sessions: agents, Fabric's commands, SFTP.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        # The options where none are given, by the class of the context.
+        self.defaults: dict[type, Bound] = {}
 
     def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
         """Return the session for these options over ``carrier``, by ``make`` if there is none."""
@@ -132,4 +134,13 @@ def sessions_of(context: Any) -> Sessions:
     return found or vars(context).setdefault("_fabremote_sessions", Sessions())
 
 
-__all__ = ["Sessions", "is_refusal", "sessions_of"]
+def bound(context: Any, given: Mapping[str, Any]) -> Bound:
+    """Return options bound for a context; what its configuration comes to is kept with it."""
+    if given:
+        return Bound(context, given)
+    # Two objects of different classes may share a context's state.
+    kept = sessions_of(context).defaults
+    return kept.get(type(context)) or kept.setdefault(type(context), Bound(context, {}))
+
+
+__all__ = ["Sessions", "bound", "is_refusal", "sessions_of"]

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from fabremote import ResultError
+from fabremote.calls import Outcome
 from fabremote.shipping import answers, nodes, raised
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.kinds import BUILDERS
@@ -1148,10 +1149,10 @@ def test_a_large_honest_answer_costs_no_more_than_its_size() -> None:
     "answer", [b"", b"X", b"Vgarbage", b"E", b"L", b"R", b"R\x80\x04N.", b"v"]
 )
 def test_an_answer_that_is_none_is_a_result_error(answer: bytes) -> None:
-    from fabremote.interpreter import read_answer
+    from fabremote.outcomes import read_answer
 
     with pytest.raises(ResultError):
-        read_answer(memoryview(answer) if answer else None, decoder(), "host")
+        read_answer(Outcome(memoryview(answer) if answer else None), decoder(), "host")
 
 
 REFUSALS: list[Any] = [
@@ -1169,10 +1170,10 @@ REFUSALS: list[Any] = [
 
 @pytest.mark.parametrize("record", REFUSALS, ids=repr)
 def test_a_malformed_refusal_is_a_result_error(record: Any) -> None:
-    from fabremote.interpreter import read_answer
+    from fabremote.outcomes import read_answer
 
     with pytest.raises(ResultError):
-        read_answer(memoryview(b"R" + pickle.dumps(record, 4)), decoder(), "host")
+        read_answer(Outcome(memoryview(b"R" + pickle.dumps(record, 4))), decoder(), "host")
 
 
 def test_the_cases_themselves_bite() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import importlib
 import json
@@ -208,6 +209,54 @@ def test_inspect_there_finds_the_source(remote: Any, cell: dict[str, Any]) -> No
     assert remote.call(cell["source_of"], cell["failing"]) == "".join(lines[6:13])
     assert remote.call(cell["source_of"], cell["LAMBDAS"][0]) == lines[14]
     assert remote.call(cell["source_of"], cell["source_of"]) == "".join(lines[22:24])
+
+
+def marked(cls: type) -> type:
+    return cls
+
+
+@marked
+class Thing:
+    """Not the only class of this name here."""
+
+    # With a comment.
+    kind = "thing"
+
+    def name(self) -> str:
+        return self.kind
+
+    class Inner:
+        def one(self) -> int:
+            return 1
+
+
+class Lost(Exception):
+    pass
+
+
+class Mode(enum.Enum):
+    ON = 1
+
+
+def local_class() -> type:
+    class Thing(Lost):
+        @property
+        def two(self) -> int:
+            return 2
+
+    return Thing
+
+
+def test_inspect_there_finds_the_source_of_classes(remote: Any) -> None:
+    classes = [Thing, Thing.Inner, Lost, Mode, local_class()]
+
+    def sources(classes: list[Any]) -> Any:
+        import inspect
+
+        found = [inspect.getsourcelines(each) for each in classes]
+        return found, inspect.getsource(classes[0].name), inspect.getsource(sources)
+
+    assert remote.call(sources, classes) == sources(classes)
 
 
 def test_a_warning_there_shows_its_line(remote: Any, cell: dict[str, Any]) -> None:

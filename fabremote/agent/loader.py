@@ -20,6 +20,8 @@ SHIPPED_FILES = set()  # type: set[str]
 
 # What is set once everything is loaded: (class, its __init_subclass__).
 LAST = []  # type: list[tuple[type, object]]
+# In a lasting process, the modules made for code that travels by value.
+MADE = None  # type: dict[str, object] | None
 
 Module = type(sys)
 Function = type(lambda: None)
@@ -28,10 +30,12 @@ Function = type(lambda: None)
 def load(data, buffers):
     """Return the object that the payload's pickle ``data`` describes."""
     stream = Stream(data)
-    reader = Unpickler(stream, buffers=buffers) if buffers else Unpickler(stream)
+    settings = {"buffers": buffers} if sys.version_info >= (3, 8) else {}
+    reader = Unpickler(stream, **settings)
     loaded = reader.load()
     for cls, value in LAST:
         cls.__init_subclass__ = value
+    del LAST[:]
     return loaded
 
 
@@ -103,6 +107,8 @@ class Main(Module):  # type: ignore[misc,valid-type]
 
 def module(name, file, package):
     """Return this process's module for the globals of code that travels by value."""
+    if MADE is not None and name in MADE:
+        return MADE[name]
     found = Main(name) if name == "__main__" else Module(name)
     found.__dict__["__builtins__"] = builtins
     if file is not None:
@@ -113,7 +119,17 @@ def module(name, file, package):
     # package is not made up: what code imports by name comes from the bundle.
     if name == "__main__" or name not in sys.modules:
         sys.modules[name] = found
+    if MADE is not None:
+        MADE[name] = found
     return found
+
+
+def bind(values, name, value):
+    """Set a global that isn't there yet; in a lasting process also a function that changed."""
+    old = values.setdefault(name, value)
+    functions = type(old) is type(value) is Function
+    if MADE is not None and functions and old.__code__ != value.__code__:
+        values[name] = value
 
 
 def missing(error, module, name=None):
@@ -251,9 +267,9 @@ def set_function(made, state):
         __import__(name)
     for home, values in parts:
         for name, value in values.items():
-            home.__dict__.setdefault(name, value)
+            bind(home.__dict__, name, value)
     for name, value in globals_.items():
-        made.__globals__.setdefault(name, value)
+        bind(made.__globals__, name, value)
     made.__defaults__ = defaults
     made.__kwdefaults__ = kwdefaults
     made.__dict__.update(attributes)

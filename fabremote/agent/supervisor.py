@@ -12,7 +12,7 @@ import select
 import time
 
 from . import forker, processes, wire, worker
-from .workers import BACKLOG, DOZE, Worker
+from .workers import BACKLOG, DOZE, Turn, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
 PENDING = 64 * wire.MAX_DATA
@@ -52,8 +52,9 @@ class Supervisor:
         self.pace = self.due = self.ticks = self.silent = self.behind = 0
         self.terminated = False
         self.pid = os.getpid()
-        os.set_blocking(stdin, False)
-        os.set_blocking(stdout, False)
+        for fd in (stdin, stdout):
+            os.set_blocking(fd, False)
+            widen(fd)
         self.forker = None
         # Asked for and not yet confirmed, in order; what of it was heard; what ended before.
         self.unborn, self.heard, self.early = [], b"", {}
@@ -130,26 +131,16 @@ class Supervisor:
 
     def send(self, kind, call, data=b""):
         """Queue one frame; what one round of the loop queues is written at once."""
-        data = wire.frame(kind, call, data)
-        self.outgoing.append(data)
-        self.backlog += len(data)
-
-    def write(self, data):
-        """Write what the connection takes now; return how much that was."""
-        try:
-            return os.write(self.stdout, data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            # The caller is gone; stdin's end of file is what ends us.
-            return len(data)
+        self.outgoing += wire.HEADER.pack(kind, call, len(data)), data
+        self.backlog += wire.HEADER.size + len(data)
 
     def flush(self):
         """Write what is queued, as far as the connection takes it."""
-        data = b"".join(self.outgoing)
-        count = self.write(data)
-        self.backlog -= count
-        self.outgoing = [data[count:]] if count < len(data) else []
+        try:
+            self.backlog -= wire.write(self.stdout, self.outgoing)
+        except OSError:
+            # The caller is gone; stdin's end of file is what ends us.
+            self.outgoing, self.backlog = [], 0
         if self.outgoing and self.stdout not in self.handlers:
             self.watch(self.stdout, self.flush, select.POLLOUT)
         elif not self.outgoing:
@@ -201,7 +192,15 @@ class Supervisor:
             self.watch(self.stdin, self.on_stdin, 0 if self.behind else select.POLLIN)
 
     def open(self, number, data):
-        blobs = self.needed(data) if len(data) > 1 else ()
+        flags, named = data[0], data[1:]
+        process = None
+        if flags & wire.INSIDE:
+            process = self.calls.get(wire.PROCESS.unpack_from(named)[0])
+            named = named[wire.PROCESS.size :]
+        blobs = self.needed(flags, named) if named else ()
+        if flags & wire.INSIDE:
+            Turn(self, process, number, flags, blobs)
+            return
         try:
             call = self.spares.pop(0) if self.spares else self.fork()
         except OSError as error:
@@ -209,12 +208,12 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
-        call.begin(number, data[0] & wire.HAS_STDIN, blobs)
+        call.begin(number, flags, blobs)
 
-    def needed(self, data):
-        """Return the (digest, pieces) of the blobs that OPEN's data names."""
-        found = digests(data[1:])
-        if data[0] & wire.HAS_LIST:
+    def needed(self, flags, named):
+        """Return the (digest, pieces) of the blobs that OPEN names."""
+        found = digests(named)
+        if flags & wire.HAS_LIST:
             listed = digests(b"".join(self.blobs[found[0]]))
             self.use(found[0], listed)
             found += listed
@@ -345,9 +344,10 @@ class Supervisor:
             self.spares.remove(made)
             self.hungry = False
         elif made.number in self.calls:
-            del self.calls[made.number]
+            for number in made.numbers():
+                self.calls.pop(number, None)
+                self.refuse(number, error)
             self.rest_stdin()
-            self.refuse(made.number, error)
 
     def ended(self, pid, status):
         """A worker's process has ended."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from fabremote.agent.loader import Stream
 from fabremote.exceptions import ResultError, UntrustedResult
+from fabremote.receiving import Buffers
 from fabremote.shipping import nodes, own
 from fabremote.shipping.nodes import Malformed, Node, quoted, shown
 
@@ -70,21 +71,29 @@ class Decoder:
         """Return those of ``names`` that are own modules whose source went along."""
         return frozenset(names & self._modules)
 
-    def value(self, data: memoryview) -> Any:
-        """Return the value in a pickle from the host; raise ResultError if it can't be had."""
+    def value(self, data: memoryview, buffers: Buffers | None = None) -> Any:
+        """Return the value in a pickle from the host; raise ResultError if it can't be had.
+
+        ``buffers``: what the pickle refers to; they become part of the value.
+        """
         if self.trust is True:
-            return self._full(data)
-        graph, tagged = nodes.read(data, lambda name: name in _OWN_TAGS or name in _builders())
+            return self._full(data, buffers)
+        size = len(data) if buffers is None else buffers.size
+
+        def known(name: str) -> bool:
+            return name in _OWN_TAGS or name in _builders()
+
+        graph, tagged = nodes.read(data, known, buffers or ())
         if not tagged:
             return graph
         try:
-            return nodes.Builder(self._make, self._shell, self._fill, len(data)).build(graph)
+            return nodes.Builder(self._make, self._shell, self._fill, size).build(graph)
         except UntrustedResult as error:
             raise self.untrusted(error.type_name, error.path, str(error)) from None
 
-    def _full(self, data: memoryview) -> Any:
+    def _full(self, data: memoryview, buffers: Buffers | None) -> Any:
         """trust=True: unpickle by name, which runs whatever code the host chose."""
-        reader = _FullUnpickler(Stream(data))
+        reader = _FullUnpickler(Stream(data), buffers=buffers or ())
         reader.classes = self._classes
         return reader.load()
 

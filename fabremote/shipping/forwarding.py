@@ -20,6 +20,7 @@ import marshal
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from fabremote.agent.bundle import MORE, PACKAGE, REQUEST, TOTAL
@@ -37,16 +38,30 @@ DEEPEST = 64
 REQUESTS = 100_000
 
 
+@dataclass
+class Memory:
+    """What a lasting process has of its caller's, for the calls that follow.
+
+    ``classes``: by number. ``sent``: modules. ``roots``: the names below which it
+    may ask for others. ``files``: those that code came from.
+    """
+
+    classes: list[type] = field(default_factory=list)
+    sent: dict[str, Source] = field(default_factory=dict)
+    roots: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+
+
 class Forwarder:
     """Answers the requests of one call.
 
     ``modules`` and ``files``: what was sent of the caller's, kept up to date.
     """
 
-    def __init__(self, scope: Scope, files: set[str]) -> None:
+    def __init__(self, scope: Scope, files: set[str], memory: Memory | None = None) -> None:
         self._scope = scope
-        self._roots = set(scope.roots())
-        self._sent = dict(scope.bundle)
+        self._roots = set(scope.roots()) if memory is None else memory.roots
+        self._sent = dict(scope.bundle) if memory is None else memory.sent
         self.modules = set(self._sent)
         self.files = files
         self._requests = 0
@@ -207,4 +222,4 @@ def _is_below(place: str, folder: str) -> bool:
     return place.startswith(folder + os.sep) and "/." not in place[len(folder) :]
 
 
-__all__ = ["LARGEST", "PART", "Forwarder"]
+__all__ = ["LARGEST", "PART", "Forwarder", "Memory"]

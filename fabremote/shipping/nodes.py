@@ -11,7 +11,7 @@ of ours.
 from __future__ import annotations
 
 import _pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fabremote.agent.loader import Stream
@@ -67,15 +67,17 @@ class Tag:
         raise Malformed("an answer sets the state of a tag")
 
 
-def read(data: memoryview, known: Callable[[str], bool]) -> tuple[Any, bool]:
+def read(
+    data: memoryview, known: Callable[[str], bool], buffers: Iterable[Any] = ()
+) -> tuple[Any, bool]:
     """Return (graph, whether it has anything to build) of an answer's pickle.
 
-    ``known`` says whether a tag may be used. Raises Malformed, whatever is
-    wrong with the bytes.
+    ``known`` says whether a tag may be used; ``buffers`` are what the pickle
+    refers to. Raises Malformed, whatever is wrong with the bytes.
     """
     try:
         scan.check(data)
-        reader = _Reader(Stream(data))
+        reader = _Reader(Stream(data), buffers=buffers)
         reader.known, reader.used = known, {}
         return reader.load(), bool(reader.used)
     except Malformed:

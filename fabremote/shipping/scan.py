@@ -7,7 +7,8 @@ hash for ever. So nothing is unpickled but these instructions, which are all
 that an agent's pickler (C, protocols 4 and 5) writes, each within the data:
 
 - values: NONE, NEWTRUE, NEWFALSE, BININT, BININT1, BININT2, LONG1, LONG4,
-  BINFLOAT; text and bytes of each size, and BYTEARRAY8;
+  BINFLOAT; text and bytes of each size, BYTEARRAY8, and NEXT_BUFFER, which is
+  bytes or a bytearray that came beside the pickle;
 - containers: EMPTY_TUPLE, TUPLE, TUPLE1 to TUPLE3, EMPTY_LIST, APPEND, APPENDS,
   EMPTY_DICT, SETITEM, SETITEMS, EMPTY_SET, ADDITEMS, FROZENSET, and MARK;
 - objects: STACK_GLOBAL (of a tag, see `nodes`), REDUCE and BUILD;
@@ -47,7 +48,9 @@ class Malformed(ResultError):
 # Instructions as regular expressions.
 _FRAME = rb"\x95.{8}"
 _SHORT = b"|".join(re.escape(bytes([size])) + b".{%d}" % size for size in range(64))
-_VALUE = rb"[N\x88\x89)]|K.|M..|J.{4}|G.{8}|[\x8cC\x8a](?:" + _SHORT + b")"
+# What stands between frames is memoized in the next one.
+_BUFFER = rb"\x97(?:" + _FRAME + rb"(?=\x94))?"
+_VALUE = rb"[N\x88\x89)]|K.|M..|J.{4}|G.{8}|[\x8cC\x8a](?:" + _SHORT + b")|" + _BUFFER
 _ATOM = b"(?:" + _VALUE + rb")\x94?"
 _TUPLE = rb"[\x85-\x87t]\x94?"
 _OTHER = rb"[aeb]|[]}\x8fR\x93]\x94?|\((?!(?:\x95.{8})*u)|h.|j.{4}"

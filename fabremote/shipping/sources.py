@@ -25,6 +25,7 @@ from typing import Any
 from fabremote.agent.bundle import MIXED, MODULE, NAMESPACE, PACKAGE
 from fabremote.shipping.drift import Drift, codes_in, expected, functions_of
 from fabremote.shipping.source_files import quiet
+from fabremote.shipping.this_side import is_library
 from fabremote.store import Blob
 
 # Names that tell installed code wherever its folder is.
@@ -140,6 +141,8 @@ def origin(name: str) -> str:
     """Return "standard", "installed", "own", or "unknown" for a module of this process."""
     if is_standard(name):
         return "standard"
+    if is_library(name):
+        return "installed"
     module = sys.modules.get(name)
     if module is None or name == "__main__":
         return "unknown"
@@ -219,6 +222,8 @@ def source_of(name: str) -> Source | None:
 
 def is_installed(source: Source) -> bool:
     """Return whether a source is not the user's own."""
+    if is_library(source.name):
+        return True
     if source.kind == NAMESPACE:
         return all(map(is_installed_file, source.folders))
     return source.kind != MIXED and is_installed_file(source.file)
