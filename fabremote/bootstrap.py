@@ -128,7 +128,11 @@ except BaseException as error:
 """
 
 
-_HELLO = rb"\n%s hello (\d{1,4})\.(\d{1,4})\.(\d{1,4}) (\S+) (\d{1,4}) (\d{1,9}) ([^\n]*)\n"
+# Each field as long as it may be: a host that lies chooses what it says.
+_HELLO = (
+    rb"\n%s hello (\d{1,2})\.(\d{1,3})\.(\d{1,3}) "
+    rb"([A-Za-z0-9_-]{1,40}) ([0-9]) (\d{1,9}) ([^\n]{0,4096})\n"
+)
 
 
 @dataclass(frozen=True)

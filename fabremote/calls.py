@@ -39,12 +39,14 @@ FLOODED = -4
 FAULT = -5
 PROGRESS = -6
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
-# aside: the agent sends less, see wire.WINDOW.
-UNHANDLED = 8 * wire.WINDOW
+# aside: the agent sends less, see wire.WINDOW. In frames of a byte each they take 64 times that.
+UNHANDLED = 2 * wire.WINDOW
 # Requests under way: one whose answer's last bytes are being sent, and the next.
 ASKED = 2
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
+# What these frames hold, in bytes.
+SIZES = {wire.DONE: wire.STATUS.size, wire.TAKEN: wire.NUMBER.size}
 
 
 @dataclass
@@ -148,28 +150,34 @@ class Call:
             self._feeder = Feeder(stream, encoding, self._send_stdin, eof)
 
     def admit(self, kind: int, data: Data) -> None:
-        """Take a frame from the link: no more than an agent sends."""
+        """Take a frame from the link, in its reader's thread: no more than an agent sends."""
         if self._ended:
             return
+        if len(data) != SIZES.get(kind, len(data)):
+            raise wire.ProtocolError(f"a frame of kind {kind} with {len(data)} bytes")
         self._ended = kind == wire.DONE
-        if self._flooded and not self._ended:
-            return
         if kind == wire.REPLY:
             self._add_to_answer(data)
+            return
+        if self._flooded and not self._ended:
             return
         self._admitted += max(1, len(data))
         if self._admitted - self._handled > UNHANDLED and not self._ended:
             self._flooded = True
             kind, data = FLOODED, b""
-        self.deliver(kind, data)
+        # A copy: a view of little would keep all that came with it.
+        self.deliver(kind, bytes(data))
 
     def _add_to_answer(self, data: Data) -> None:
+        if self._fault is not None or self.killed:
+            return
         try:
             self._answer.add(data)
-            if self._answer.refused and self._fault is None:
-                raise self._too_large()
-        except Exception as error:
-            self._end_with(error)
+        except MemoryError:
+            self._end_with(self._too_large("there is not enough memory for it here. Return less."))
+        if self._answer.refused:
+            limit = f"the limit is {self._options.max_result}. Return less, or raise it"
+            self._end_with(self._too_large(f"{limit}: max_result=."))
         if self._progress is not None and self._answer.total and not self._told:
             # Once, until the call's own thread has looked how much there is by then.
             self._told = True
@@ -308,11 +316,9 @@ class Call:
             message += " The last of its stderr: " + printable(stderr.strip())
         return RemoteProcessDied(message, None if name else exited, name, stderr)
 
-    def _too_large(self) -> ResultError:
-        return ResultError(
-            f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
-            f"the limit is {self._options.max_result}. Return less, or raise it: max_result=."
-        )
+    def _too_large(self, why: str) -> ResultError:
+        size = self._answer.refused or self._answer.total
+        return ResultError(f"{self.name} on {self.session.label} returned {size} bytes; {why}")
 
     @property
     def failure(self) -> BaseException | None:

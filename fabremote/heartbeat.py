@@ -1,10 +1,13 @@
-"""The clock of all sessions: one thread that ticks for each at its own pace."""
+"""Signs of life to agents and from them, by one clock for all sessions of this process."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
+
+from fabremote.agent import wire
 
 
 class Ticking(Protocol):
@@ -60,4 +63,55 @@ class Clock:
 
 CLOCK = Clock()
 
-__all__ = ["CLOCK", "Clock"]
+
+class Pulse:
+    """The heartbeat of one session; ``heard`` is set whenever anything comes from its agent.
+
+    ``seconds``: between signs of life, 0 for none. ``send`` posts one, without
+    waiting for it. ``give_up`` is called, in a thread of its own, with the
+    seconds for which nothing came.
+    """
+
+    def __init__(
+        self, seconds: float, send: Callable[[bytes], None], give_up: Callable[[float], None]
+    ) -> None:
+        self._seconds, self._send, self._give_up = seconds, send, give_up
+        self.heard = False
+        self._ticks = self._silent = 0
+
+    def start(self) -> None:
+        """Begin, unless there is to be none."""
+        if self._seconds:
+            CLOCK.add(self, self._seconds / wire.BEAT)
+
+    def stop(self) -> None:
+        """End."""
+        CLOCK.remove(self)
+
+    def tick(self) -> None:
+        """Give a sign of life now and then; give the link up once the host gives none.
+
+        Ticks are counted, not time: while this process stood still, nothing could be heard.
+        """
+        heard, self.heard = self.heard, False
+        self._silent = 0 if heard else self._silent + 1
+        self._ticks += 1
+        if self._silent > wire.SILENCE:
+            self.stop()
+            # It may take a moment, which the clock has not.
+            silence = self._seconds * wire.SILENCE / wire.BEAT
+            threading.Thread(
+                target=self._give_up, args=(silence,), name="fabremote-link", daemon=True
+            ).start()
+        elif self._ticks % wire.BEAT == 0:
+            self._send(beat(self._seconds))
+
+
+def beat(seconds: float) -> bytes:
+    """Return a sign of life for an agent: it says how often to give some."""
+    tick = max(1, round(seconds * 1000 / wire.BEAT))
+    frame: bytes = wire.frame(wire.PING, 0, wire.NUMBER.pack(tick))
+    return frame
+
+
+__all__ = ["Pulse", "beat"]

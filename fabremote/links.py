@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -31,6 +32,9 @@ class Link(Protocol):
 
     def send(self, data: bytes | memoryview) -> None:
         """Send all of ``data``; raise OSError if the far side is gone."""
+
+    def ready(self, size: int) -> bool:
+        """Return whether so many bytes can be sent without waiting for the far side to read."""
 
     def receive(self) -> bytes:
         """Return what has come, waiting for it; b"" at the end."""
@@ -69,6 +73,9 @@ class ChannelLink:
             self._channel.sendall(memoryview(data))  # type: ignore[arg-type]
         except EOFError as error:  # which is what paramiko makes of a broken connection
             raise ConnectionResetError("the SSH connection is broken") from error
+
+    def ready(self, size: int) -> bool:
+        return self._channel.out_window_size >= size
 
     def receive(self) -> bytes:
         try:
@@ -150,6 +157,12 @@ class ProcessLink:
             raise BrokenPipeError("the local interpreter is closed")
         while view:
             view = view[os.write(stdin.fileno(), view) :]
+
+    def ready(self, size: int) -> bool:
+        stdin = self._process.stdin
+        if size > select.PIPE_BUF or stdin is None or stdin.closed:
+            return False
+        return bool(select.select([], [stdin], [], 0)[1])
 
     def receive(self) -> bytes:
         stdout = self._process.stdout

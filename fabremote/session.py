@@ -22,7 +22,7 @@ from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
 from fabremote.calls import LAST_WORD, LOST, UNBEGUN, Call
 from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteException
-from fabremote.heartbeat import CLOCK
+from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
 from fabremote.outbox import Outbox
 from fabremote.printing import printable
@@ -35,6 +35,12 @@ Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 IN_FLIGHT = 128
 # How long `close` waits for the agent to have killed what still ran, in seconds.
 CLOSING = 3.0
+# How much of what a failed agent says an error quotes, in bytes: the end.
+CRASH = 4000
+
+
+class _Crashed(Exception):
+    """The agent says that it has failed, and has told all."""
 
 
 class Session:
@@ -67,15 +73,12 @@ class Session:
         # What the link runs over; a session isn't used over another.
         self.carrier: object = None
         self._decoder = wire.Decoder()
-        self._heartbeat = heartbeat
-        self._heard = False
-        self._ticks = self._silent = 0
+        self._pulse = Pulse(heartbeat, self.post, self._give_up)
         self._reader = threading.Thread(
             target=self._read, args=(rest,), name=f"fabremote-reader-{label}", daemon=True
         )
         self._reader.start()
-        if heartbeat:
-            CLOCK.add(self, heartbeat / wire.BEAT)
+        self._pulse.start()
 
     @property
     def alive(self) -> bool:
@@ -178,7 +181,13 @@ class Session:
         if call.deadline is None or len(parcel.pieces) == 1:
             yield
             return
-        rest = call.deadline - time.monotonic() + LAST_WORD
+        with self._limited(call.deadline):
+            yield
+
+    @contextlib.contextmanager
+    def _limited(self, deadline: float) -> Iterator[None]:
+        """Give the link up if what is sent meanwhile hasn't gone soon after the deadline."""
+        rest = deadline - time.monotonic() + LAST_WORD
         timer = threading.Timer(max(0.0, rest), self._break)
         timer.daemon = True
         timer.start()
@@ -199,7 +208,15 @@ class Session:
         with self._turn(deadline):
             # Should it fail, what was counted as sent may not have gone.
             frames = [*self._store.sending(blobs, extras), opening, self._store.dropping()]
-            self._link.send(b"".join(frames))
+            self._put(b"".join(frames), deadline)
+
+    def _put(self, data: bytes | memoryview, deadline: float | None) -> None:
+        """Put whole frames on the link, whose turn it is; not for longer than the deadline."""
+        if deadline is None or self._link.ready(len(data)):
+            self._link.send(data)
+            return
+        with self._limited(deadline):
+            self._link.send(data)
 
     @contextlib.contextmanager
     def _turn(self, deadline: float | None) -> Iterator[None]:
@@ -225,7 +242,7 @@ class Session:
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
         with self._turn(deadline):
-            self._link.send(data)
+            self._put(data, deadline)
 
     def post(self, data: bytes) -> None:
         """Send whole frames soon, without waiting for it."""
@@ -274,25 +291,7 @@ class Session:
                 self._service = Service(self.label)
             return self._service
 
-    # The heartbeat
-
-    def tick(self) -> None:
-        """Give a sign of life now and then; give the link up once the host gives none.
-
-        Ticks are counted, not time: while this process stood still, nothing could be heard.
-        """
-        heard, self._heard = self._heard, False
-        self._silent = 0 if heard else self._silent + 1
-        self._ticks += 1
-        if self._silent > wire.SILENCE:
-            CLOCK.remove(self)
-            # It may take a moment, which the clock has not.
-            threading.Thread(target=self._give_up, name="fabremote-link", daemon=True).start()
-        elif self._ticks % wire.BEAT == 0:
-            self.post(beat(self._heartbeat))
-
-    def _give_up(self) -> None:
-        seconds = self._heartbeat * wire.SILENCE / wire.BEAT
+    def _give_up(self, seconds: float) -> None:
         with self._lock:
             self._lost = self._lost or f"nothing was heard from it for {seconds:g} seconds"
         self._link.abandon(seconds)
@@ -303,29 +302,38 @@ class Session:
         reason = "the far side ended it"
         try:
             while True:
-                for kind, number, piece in self._decoder.feed(data):
-                    if kind == wire.CRASH:
-                        self._crashed(bytes(piece))
-                    call = self._calls.get(number)
-                    if call is not None:
-                        call.admit(kind, piece)
+                self._take(data)
                 data = self._link.receive()
-                self._heard = True
+                self._pulse.heard = True
                 if not data:
                     break
+        except _Crashed:
+            reason = "its agent failed"
         except wire.ProtocolError as error:
             reason = f"it sent what is not the agent's protocol ({error})"
+        except Exception as error:
+            # Whatever it is, the calls must not wait for a reader that is gone.
+            reason = f"reading it failed here: {printable(repr(error))}"
         self._end(reason)
 
+    def _take(self, data: bytes) -> None:
+        """Hand the frames that are complete now to their calls."""
+        for kind, number, piece in self._decoder.feed(data):
+            if kind == wire.CRASH and number == 0:
+                self._crashed(bytes(piece[-CRASH:]))
+            call = self._calls.get(number)
+            if call is not None:
+                call.admit(kind, piece)
+
     def _crashed(self, text: bytes) -> None:
-        """The agent says why it ends, and, without a text, that all calls it had are told of."""
-        if text:
-            self._lost = "its agent failed: " + printable(text.decode("utf-8", "replace"))
-        else:
+        """The agent says why it ends; without a text, that it has told of all calls it had."""
+        if not text:
             self._told = True
+            raise _Crashed
+        self._lost = "its agent failed: " + printable(text.decode("utf-8", "replace"))
 
     def _end(self, reason: str) -> None:
-        CLOCK.remove(self)
+        self._pulse.stop()
         with self._lock:
             self._lost = self._lost or reason
             calls = list(self._calls.values())
@@ -345,7 +353,7 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-        CLOCK.remove(self)
+        self._pulse.stop()
         self._outbox.close()
         self._outbox.join(CLOSING)
         self._link.finish()
@@ -360,11 +368,4 @@ class Session:
             self._reader.join(timeout)
 
 
-def beat(heartbeat: float) -> bytes:
-    """Return a sign of life for an agent: it says how often to give some, in seconds."""
-    tick = max(1, round(heartbeat * 1000 / wire.BEAT))
-    frame: bytes = wire.frame(wire.PING, 0, wire.NUMBER.pack(tick))
-    return frame
-
-
-__all__ = ["Session", "beat"]
+__all__ = ["Session"]

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from fabremote.bootstrap import FLOOR, STRAYED, RemotePython, Start
 from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
+from fabremote.heartbeat import beat
 from fabremote.links import Link, release
 from fabremote.options import Options
 from fabremote.printing import printable
-from fabremote.session import Session, beat
+from fabremote.session import Session
 
 # What a login shell may print before the agent's hello, in bytes.
 MAX_NOISE = 64 << 20

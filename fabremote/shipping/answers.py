@@ -19,6 +19,7 @@ from fabremote.exceptions import ResultError, UntrustedResult
 from fabremote.receiving import Buffers
 from fabremote.shipping import nodes, own
 from fabremote.shipping.nodes import Malformed, Node, quoted, shown
+from fabremote.shipping.own import Facts
 
 # What no trust could change.
 _UNSENDABLE = ("can't be pickled", "is nested too deeply", "raised ")
@@ -66,6 +67,7 @@ class Decoder:
         self._modules = modules
         self.trust = trust
         self.files = files
+        self._facts: dict[type, Facts] = {}
 
     def own(self, names: Set[str]) -> frozenset[str]:
         """Return those of ``names`` that are own modules whose source went along."""
@@ -124,16 +126,22 @@ class Decoder:
         if name == "trusted" and len(state) == 3:
             _checked(name, own.set_trusted_state, obj, *state)
         elif name == "instance" and len(args) == 3:
-            _checked(name, own.fill, obj, args, state)
+            _checked(name, own.fill, obj, args, state, self._facts_of(type(obj)).slots)
         else:
             raise Malformed(f"an answer holds a malformed {name}: it has no state")
 
     def _plain_class(self, ref: Any) -> type:
         cls = self._class(ref)
-        reason = own.needs_trust(cls)
+        reason = self._facts_of(cls).reason
         if reason is not None:
             raise UntrustedResult(f"its class defines {reason}", own.full_name(cls))
         return cls
+
+    def _facts_of(self, cls: type) -> Facts:
+        facts = self._facts.get(cls)
+        if facts is None:
+            facts = self._facts[cls] = Facts(cls)
+        return facts
 
     def _class(self, ref: Any) -> type:
         """Return the caller's own class that ``ref`` stands for."""
