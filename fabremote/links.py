@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from paramiko import Channel, SSHException
@@ -21,7 +22,7 @@ CHUNK = 1 << 18
 # How long data may still come after the agent's exit status, in seconds.
 LAST_DATA = 0.2
 # How long saying that a channel is closed may take, in seconds.
-CLOSING = 1.0
+SAYING = 5.0
 
 
 class Link(Protocol):
@@ -84,8 +85,7 @@ class ChannelLink:
             return b""
 
     def finish(self) -> None:
-        with contextlib.suppress(OSError, EOFError, SSHException):
-            self._channel.shutdown_write()
+        self._say(self._channel.shutdown_write)
 
     def status(self, timeout: float) -> int | None:
         if not self._channel.status_event.wait(timeout):
@@ -111,18 +111,21 @@ class ChannelLink:
         self._channel.close()
 
     def close(self) -> None:
-        if self._channel.closed:
-            return
-        closing = threading.Thread(target=self._say_close, name="fabremote-link", daemon=True)
-        closing.start()
-        closing.join(CLOSING)
-        if closing.is_alive():
-            # The connection takes nothing any more, not even this.
-            self._channel.get_transport().close()
+        if not self._channel.closed:
+            self._say(self._channel.close)
 
-    def _say_close(self) -> None:
-        with contextlib.suppress(EOFError):
-            self._channel.close()
+    def _say(self, what: Callable[[], object]) -> None:
+        """Tell sshd something; end the connection if it takes nothing any more."""
+
+        def say() -> None:
+            with contextlib.suppress(OSError, EOFError, SSHException):
+                what()
+
+        saying = threading.Thread(target=say, name="fabremote-link", daemon=True)
+        saying.start()
+        saying.join(SAYING)
+        if saying.is_alive():
+            self._channel.get_transport().close()
 
     def abandon(self, seconds: float) -> None:
         transport = self._channel.get_transport()

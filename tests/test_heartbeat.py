@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fabremote import RemoteConnectionLost, RemoteTimeout
+from fabremote import RemoteCancelled, RemoteConnectionLost, RemoteTimeout
 from fabremote.demo import processes
 from fabremote.demo.server import Server
 from tests.faults import dial, relayed, settled, within
@@ -108,13 +108,18 @@ def test_a_half_open_link_ends_the_call(openssh: Server, tmp_path: Path) -> None
         assert c.call(max, 1, 2) == 2
 
 
-def test_a_dead_link_can_be_closed(openssh: Server) -> None:
-    with relayed(openssh) as relay:
-        c = dial(openssh, relay.port, heartbeat=BEAT)
+def test_a_dead_link_can_be_closed_amid_an_upload(openssh: Server) -> None:
+    with relayed(openssh) as relay, ThreadPoolExecutor(1) as pool:
+        c = dial(openssh, relay.port, heartbeat=0)
         agent = c.call(os.getppid)
         relay.hold()
-        with within(15):
+        future = pool.submit(c.call, take, bytes(64 << 20))
+        time.sleep(0.3)
+        with within(25):
             c.close()
+            with pytest.raises((RemoteCancelled, RemoteConnectionLost)):
+                future.result(20)
+        relay.release()
         assert left_of([agent], 10) == []
 
 
