@@ -11,7 +11,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import bulk, calls, connecting, distance, fleet, lasting, output, shipping, sizes
+from benchmarks import (
+    bulk,
+    calls,
+    connecting,
+    distance,
+    faults,
+    fleet,
+    lasting,
+    output,
+    shipping,
+    sizes,
+)
 from benchmarks.host import Host, same_python
 from benchmarks.measure import Row, table
 from fabremote.demo.server import serve
@@ -28,6 +39,7 @@ GROUPS: dict[str, Callable[[Host], list[Row]]] = {
     "gigabyte": bulk.measure_gigabyte,
     "output": output.measure,
     "flood": output.measure_flood,
+    "faults": faults.measure,
 }
 # Only where they are asked for: they take gigabytes of memory.
 ASKED_FOR = ("gigabyte",)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # The session's own notice to a call that the link is gone; not on the wire.
 LOST = -1
+# Likewise, and the agent has said that it knows nothing of the call.
+UNBEGUN = -6
 # The local notices to a call that runs on the session's service thread.
 CANCELLED = -2
 FLOODED = -4
@@ -243,7 +245,7 @@ class Call:
             self._handle(kind, data)
         except BaseException as error:
             self.abort(error)
-            if kind in (wire.DONE, LOST):
+            if kind in (wire.DONE, LOST, UNBEGUN):
                 self.finish()
 
     def _handle(self, kind: int, data: Data) -> None:
@@ -272,10 +274,10 @@ class Call:
             if self._failure is None:
                 self._failure = self._judge(data)
             self.finish()
-        elif kind == LOST:
+        elif kind in (LOST, UNBEGUN):
             # A call that was being killed keeps its own reason.
             if self._failure is None:
-                self._failure = self.session.loss(self.name)
+                self._failure = self.session.loss(self.name, begun=kind == LOST)
             self.session.unheard()
             self.finish()
         elif kind == CANCELLED:
@@ -394,4 +396,4 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-__all__ = ["CANCELLED", "LOST", "Call", "Outcome"]
+__all__ = ["CANCELLED", "LOST", "UNBEGUN", "Call", "Outcome"]

@@ -21,6 +21,8 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
     "wheels": None,
     "cache_dir": None,
     "build_timeout": 1800.0,
+    # Seconds between signs of life, both ways; after three without one, the link is given up.
+    "heartbeat": 15.0,
     "compress": None,
     "progress": None,
     # Whether connections made with Fabric verify host keys, too; None keeps Fabric's way.

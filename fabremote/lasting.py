@@ -40,7 +40,8 @@ class Lasting:
         self._open: set[int] = set()
         self._reason = ""
         self._ended = threading.Event()
-        session.reserve()
+        if not session.reserve():
+            raise session.loss("the process of a with block", begun=False)
         self.number = session.number()
         try:
             lasting = dataclasses.replace(options, timeout=None)

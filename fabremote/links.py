@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from paramiko import Channel, SSHException
@@ -20,6 +21,8 @@ from fabremote.packets import Packets
 CHUNK = 1 << 18
 # How long data may still come after the agent's exit status, in seconds.
 LAST_DATA = 0.2
+# How long saying that a channel is closed may take, in seconds.
+SAYING = 5.0
 
 
 class Link(Protocol):
@@ -48,6 +51,9 @@ class Link(Protocol):
 
     def close(self) -> None:
         """Close at once; `receive` then returns b"" in whatever thread it waits."""
+
+    def abandon(self, seconds: float) -> None:
+        """Close it, and what it runs over if nothing was heard there either for so long."""
 
 
 class ChannelLink:
@@ -79,8 +85,7 @@ class ChannelLink:
             return b""
 
     def finish(self) -> None:
-        with contextlib.suppress(OSError, EOFError, SSHException):
-            self._channel.shutdown_write()
+        self._say(self._channel.shutdown_write)
 
     def status(self, timeout: float) -> int | None:
         if not self._channel.status_event.wait(timeout):
@@ -106,8 +111,29 @@ class ChannelLink:
         self._channel.close()
 
     def close(self) -> None:
-        with contextlib.suppress(EOFError):
-            self._channel.close()
+        if not self._channel.closed:
+            self._say(self._channel.close)
+
+    def _say(self, what: Callable[[], object]) -> None:
+        """Tell sshd something; end the connection if it takes nothing any more."""
+
+        def say() -> None:
+            with contextlib.suppress(OSError, EOFError, SSHException):
+                what()
+
+        saying = threading.Thread(target=say, name="fabremote-link", daemon=True)
+        saying.start()
+        saying.join(SAYING)
+        if saying.is_alive():
+            self._channel.get_transport().close()
+
+    def abandon(self, seconds: float) -> None:
+        transport = self._channel.get_transport()
+        # Unknown of a socket that is not ours.
+        heard = getattr(transport.sock, "heard", 0.0)
+        if time.monotonic() - heard >= seconds:
+            transport.close()
+        self.close()
 
 
 class ProcessLink:
@@ -170,6 +196,9 @@ class ProcessLink:
             # It leads a session of its own; what it started may hold its stdout.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def abandon(self, seconds: float) -> None:
+        self.close()
 
     def release(self) -> None:
         """Close what `receive` reads from, once nobody reads any more."""

@@ -95,6 +95,12 @@ def seconds(name: str, value: Any) -> float | None:
     return min(float(value), LONGEST)
 
 
+def heartbeat(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"heartbeat={value!r} must be a number of seconds, or 0 for none.")
+    return min(float(value), LONGEST)
+
+
 def size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f"max_result={value!r} must be a number of bytes above 0.")

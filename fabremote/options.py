@@ -96,6 +96,8 @@ class Options:
     ``fabremote`` in the user's cache folder [``remotely.cache_dir``].
     ``build_timeout``: seconds that making an environment may take, which don't
     count for ``timeout`` [``remotely.build_timeout``].
+    ``heartbeat``: seconds between signs of life of both sides, 0 for none; after
+    three without one, the link is given up [``remotely.heartbeat`` only].
     ``compress``: whether arguments and results are compressed on their way, as
     long as that makes them smaller [``remotely.compress``].
     ``progress``: a function that is called as arguments go up and a result comes
@@ -126,6 +128,7 @@ class Options:
     wheels: str | None = None
     cache_dir: str | None = None
     build_timeout: float = 1800
+    heartbeat: float = 15
     compress: bool = False
     progress: Report | Literal[True] | None = None
     prefixes: tuple[str, ...] = ()
@@ -159,6 +162,7 @@ _ELSEWHERE = {
     "replace_env": "a call's env= is added to the host's. Unset variables in the function",
     "echo_stdin": "what in_stream= gives isn't echoed",
     "fallback": "a call has no terminal to fall back from",
+    "heartbeat": "it is the configuration's remotely.heartbeat",
     "echo_format": "it is the configuration's run.echo_format",
 }
 
@@ -220,6 +224,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         cache_dir=read("cache_dir", check.cache_dir),
         build_timeout=read("build_timeout", lambda value: check.seconds("build_timeout", value))
         or check.LONGEST,
+        heartbeat=read("heartbeat", check.heartbeat),
         compress=read("compress", check.compress),
         progress=read("progress", check.progress),
         prefixes=tuple(context.command_prefixes),

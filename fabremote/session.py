@@ -20,12 +20,9 @@ from collections.abc import Callable, Iterator
 
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
-from fabremote.calls import LAST_WORD, LOST, Call
-from fabremote.exceptions import (
-    RemoteCancelled,
-    RemoteConnectionLost,
-    RemoteException,
-)
+from fabremote.calls import LAST_WORD, LOST, UNBEGUN, Call
+from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteException
+from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
 from fabremote.outbox import Outbox
 from fabremote.printing import printable
@@ -43,13 +40,15 @@ CRASH = 4000
 
 
 class _Crashed(Exception):
-    """The agent says that it has failed, and how."""
+    """The agent says that it has failed, and has told all."""
 
 
 class Session:
     """An agent and the calls that run through it; safe to use from several threads."""
 
-    def __init__(self, link: Link, label: str, python: RemotePython, rest: bytes) -> None:
+    def __init__(
+        self, link: Link, label: str, python: RemotePython, rest: bytes, heartbeat: float = 0.0
+    ) -> None:
         self.label = label
         self.python = python
         self._link = link
@@ -61,19 +60,25 @@ class Session:
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._places = threading.Condition()
-        self._taken = 0
+        self._taken = self._waiting = 0
+        # When the last call ended, on the monotonic clock.
+        self.rested = time.monotonic()
         self._numbers = itertools.count(1)
         self._lost: str | None = None
+        # Whether the agent has told, as it failed, of each call that had begun.
+        self._told = False
         self._closed = False
         self._broken = False
         self._service: Service | None = None
         # What the link runs over; a session isn't used over another.
         self.carrier: object = None
         self._decoder = wire.Decoder()
+        self._pulse = Pulse(heartbeat, self.post, self._give_up)
         self._reader = threading.Thread(
             target=self._read, args=(rest,), name=f"fabremote-reader-{label}", daemon=True
         )
         self._reader.start()
+        self._pulse.start()
 
     @property
     def alive(self) -> bool:
@@ -89,8 +94,8 @@ class Session:
             if alive:
                 self._calls[call.number] = call
         if not alive:
-            call.finish()
-            raise self.loss(call.name)
+            call.deliver(UNBEGUN, b"")
+            return
         try:
             with self._watched(call, parcel):
                 self._send_call(call, parcel)
@@ -101,13 +106,28 @@ class Session:
         except BaseException as error:
             call.abort(error)
 
-    def reserve(self) -> None:
-        """Wait for one of the places that an agent has for calls; `forget` gives it back."""
+    def reserve(self) -> bool:
+        """Wait for one of the places that an agent has for calls; `forget` gives it back.
+
+        Returns False, with no place taken, if the agent is one that has ended or was retired.
+        """
         # A callback of a finished call must not wait for others that it keeps from ending.
         wait = not threading.current_thread().name.startswith("fabremote-service")
         with self._places:
+            self._waiting += 1
             self._places.wait_for(lambda: not wait or self._taken < IN_FLIGHT or not self.alive)
+            self._waiting -= 1
+            if not self.alive:
+                return False
             self._taken += 1
+            return True
+
+    def retire(self) -> bool:
+        """Take no more calls, if there are none; return whether it is so."""
+        with self._places:
+            if not self._taken and not self._waiting:
+                self._broken = True
+            return self._broken
 
     def keep_from(self, modules: frozenset[str]) -> bool:
         """Note modules that can't be loaded there; return whether that is news."""
@@ -240,16 +260,25 @@ class Session:
             self._calls.pop(number, None)
         with self._places:
             self._taken -= 1
+            self.rested = time.monotonic()
             self._places.notify()
 
-    def loss(self, name: str) -> RemoteException:
-        """Return the error for a call that the end of this session ended."""
+    def loss(self, name: str, begun: bool = True) -> RemoteException:
+        """Return the error for a call that the end of this session ended.
+
+        ``begun``: whether anything of it may have run.
+        """
         if self._closed:
             return RemoteCancelled(
                 f"{name} was ended: the connection to {self.label} was closed from this side."
             )
+        reason = self._lost or "it is closed"
+        if not begun:
+            return RemoteConnectionLost(
+                f"The link to {self.label} broke before {name} had begun there: {reason}.", False
+            )
         return RemoteConnectionLost(
-            f"The link to {self.label} broke during {name}: {self._lost or 'it is closed'}. "
+            f"The link to {self.label} broke during {name}: {reason}. "
             "Whether the call ran to its end is not known."
         )
 
@@ -262,6 +291,11 @@ class Session:
                 self._service = Service(self.label)
             return self._service
 
+    def _give_up(self, seconds: float) -> None:
+        with self._lock:
+            self._lost = self._lost or f"nothing was heard from it for {seconds:g} seconds"
+        self._link.abandon(seconds)
+
     # The reader thread
 
     def _read(self, data: bytes) -> None:
@@ -270,10 +304,11 @@ class Session:
             while True:
                 self._take(data)
                 data = self._link.receive()
+                self._pulse.heard = True
                 if not data:
                     break
-        except _Crashed as error:
-            reason = f"its agent failed: {error}"
+        except _Crashed:
+            reason = "its agent failed"
         except wire.ProtocolError as error:
             reason = f"it sent what is not the agent's protocol ({error})"
         except Exception as error:
@@ -285,12 +320,20 @@ class Session:
         """Hand the frames that are complete now to their calls."""
         for kind, number, piece in self._decoder.feed(data):
             if kind == wire.CRASH and number == 0:
-                raise _Crashed(printable(bytes(piece[-CRASH:]).decode("utf-8", "replace")))
+                self._crashed(bytes(piece[-CRASH:]))
             call = self._calls.get(number)
             if call is not None:
                 call.admit(kind, piece)
 
+    def _crashed(self, text: bytes) -> None:
+        """The agent says why it ends; without a text, that it has told of all calls it had."""
+        if not text:
+            self._told = True
+            raise _Crashed
+        self._lost = "its agent failed: " + printable(text.decode("utf-8", "replace"))
+
     def _end(self, reason: str) -> None:
+        self._pulse.stop()
         with self._lock:
             self._lost = self._lost or reason
             calls = list(self._calls.values())
@@ -300,7 +343,7 @@ class Session:
         with self._places:
             self._places.notify_all()
         for call in calls:
-            call.deliver(LOST, b"")
+            call.deliver(UNBEGUN if self._told else LOST, b"")
         if self._service is not None:
             self._service.stop()
 
@@ -310,6 +353,7 @@ class Session:
             if self._closed:
                 return
             self._closed = True
+        self._pulse.stop()
         self._outbox.close()
         self._outbox.join(CLOSING)
         self._link.finish()

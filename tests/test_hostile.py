@@ -1159,7 +1159,7 @@ def test_a_large_honest_answer_costs_no_more_than_its_size() -> None:
     "answer", [b"", b"X", b"Vgarbage", b"E", b"L", b"R", b"R\x80\x04N.", b"v"]
 )
 def test_an_answer_that_is_none_is_a_result_error(answer: bytes) -> None:
-    from fabremote.interpreter import read_answer
+    from fabremote.outcomes import read_answer
 
     with pytest.raises(ResultError):
         read_answer(Outcome(memoryview(answer) if answer else None), decoder(), "host")
@@ -1180,7 +1180,7 @@ REFUSALS: list[Any] = [
 
 @pytest.mark.parametrize("record", REFUSALS, ids=repr)
 def test_a_malformed_refusal_is_a_result_error(record: Any) -> None:
-    from fabremote.interpreter import read_answer
+    from fabremote.outcomes import read_answer
 
     with pytest.raises(ResultError):
         read_answer(Outcome(memoryview(b"R" + pickle.dumps(record, 4))), decoder(), "host")

@@ -31,6 +31,7 @@ LAYERS = (
     {
         "calls",
         "futures",
+        "heartbeat",
         "links",
         "outbox",
         "packets",
@@ -45,7 +46,7 @@ LAYERS = (
         "watching",
     },
     {"shipping"},
-    {"lasting"},
+    {"lasting", "outcomes"},
     {"interpreter"},
     {"environments", "sessions"},
     {"connection"},

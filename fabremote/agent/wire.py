@@ -17,6 +17,11 @@ MAX_DATA = 65536
 # local side that has not yet consumed them; stdin the other way alike.
 WINDOW = 1 << 20
 
+# Each side looks once a tick whether it has heard the other, gives a sign of life itself
+# every BEAT ticks, and gives the other up after SILENCE of them. A tick is the caller's choice.
+BEAT = 8
+SILENCE = 3 * BEAT
+
 # From the caller to the agent.
 OPEN = 1  # a call begins; data: flags (1 byte), and the digests of the blobs that it needs
 DATA = 2  # a piece of its payload
@@ -28,6 +33,8 @@ DROP = 7  # call 0: the digests of blobs that no later call needs
 EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
 END = 9  # a lasting process is to end, once the calls in it have
 SKIP = 10  # of a call in a lasting process: drop it unless it has begun
+# Call 0: a sign of life, both ways; to the agent with a tick in milliseconds (8 bytes).
+PING = 11
 
 # From the agent to the caller.
 STDOUT = 16
@@ -35,7 +42,7 @@ STDERR = 17
 REPLY = 18  # a piece of its answer
 TAKEN = 19  # this many bytes of its standard input were written (8 bytes)
 DONE = 20  # the last frame of a call; data: how it ended, see pack_status
-CRASH = 21  # call 0: the supervisor itself failed; data: text
+CRASH = 21  # call 0: the supervisor itself failed; data: text. Empty: no call is open any more
 ASK = 22  # the function needs a module or a data file; answered by DATA
 
 # Their data is part of a stream: it is passed on as it comes, not frame by frame.

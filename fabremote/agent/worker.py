@@ -156,13 +156,18 @@ def respond(received):
         names = "\0".join(bundle.FAILED).encode()[:65535]
         return [b"M", struct.pack(">H", len(names)), names] + pieces[1:]
     encoder = answers.Encoder(trust)
+    limit = sys.getrecursionlimit()
     try:
         value = fn(*args, **kwargs)
         if is_coroutine(value):
             value = run_coroutine(value)
         del args, kwargs
     except BaseException as error:
+        # Before anything is called: it may be so low that nothing can be.
+        sys.setrecursionlimit(limit)
         return failed(b"E", error, encoder)
+    if sys.getrecursionlimit() < limit:
+        sys.setrecursionlimit(limit)
     try:
         return encoder.encode(value, []).message(b"V")
     except answers.Refused as refusal:
