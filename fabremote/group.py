@@ -211,12 +211,12 @@ class OwnGroup(GroupCalls):
         *hosts: Any,
         max_workers: int | None = None,
         labels: bool | None = None,
-        progress: bool | None = None,
+        live: bool | None = None,
         **kwargs: Any,
     ) -> None:
         list.__init__(self, [_connection(host, kwargs) for host in hosts])
         self.max_workers = None if max_workers is None else check.count("max_workers", max_workers)
-        self.labels, self.progress = labels, progress
+        self.labels, self.live = labels, live
 
     @classmethod
     def from_connections(cls, connections: Iterable[Any], **settings: Any) -> Self:
@@ -269,7 +269,7 @@ class ThreadingGroup(OwnGroup, fabric.ThreadingGroup):
 
     ``hosts``: names, or connections that there are. ``max_workers``: how many
     hosts are worked on at once. ``labels``: whether the lines of several hosts
-    are labelled. ``progress``: whether a terminal shows a live view, which needs
+    are labelled. ``live``: whether a terminal shows a live view, which needs
     the extra ``rich``. These three come from the configuration's ``remotely``
     unless given. All other keywords are arguments of `Connection`, for the names.
     """

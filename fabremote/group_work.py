@@ -59,7 +59,7 @@ class Stage:
         self._names = names_of(group)
         many = len(group) > 1
         self._labelled = many and setting(group, "labels") is not False
-        wanted = progress and many and setting(group, "progress") is not False
+        wanted = progress and many and setting(group, "live") is not False
         self._view = View(self._names, wanted)
 
     def outcome(self, action: Action, place: int, one: Any) -> Outcome:

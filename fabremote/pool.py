@@ -32,7 +32,8 @@ from fabremote.exceptions import (
     RemoteInterpreterMissing,
     raised_there,
 )
-from fabremote.interpreter import Prepared, RemoteFuture
+from fabremote.futures import RemoteFuture
+from fabremote.interpreter import Prepared
 from fabremote.labels import Labelled, names_of
 from fabremote.options import Options, PythonOptions, resolve
 from fabremote.shipping.payload import check_callable, name_of
@@ -321,12 +322,13 @@ class Pool:
         if error is None or raised_there(error):
             host.losses = 0
             return False
-        if isinstance(error, NOT_BEGUN):
+        lost = isinstance(error, RemoteConnectionLost)
+        if isinstance(error, NOT_BEGUN) or (lost and not getattr(error, "begun", True)):
             self._lose(host, error)
             return not cancelled
         if isinstance(error, RemoteCancelled) and not cancelled:
             self._drop(host, error)  # Somebody closed its connection.
-        elif isinstance(error, RemoteConnectionLost):
+        elif lost:
             self._lose(host, error)
         else:
             return False

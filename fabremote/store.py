@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fabremote.agent import wire
+from fabremote.bootstrap import EXTRA_MODULES, extra
 
 # The most that an agent keeps between calls, in bytes.
 LIMIT = 64 << 20
@@ -44,11 +45,12 @@ class BlobList:
 
 @dataclass(frozen=True)
 class Parcel:
-    """A call's bytes: its own, in pieces, and the blobs that they refer to."""
+    """A call's bytes: its own, in pieces, and what they refer to: blobs, and agent modules."""
 
     pieces: list[bytes | memoryview]
     blobs: tuple[Blob, ...] = ()
     listed: BlobList | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def needed(self) -> list[Blob]:
@@ -57,18 +59,25 @@ class Parcel:
             return list(self.blobs)
         return [self.listed.blob, *self.listed.members, *self.blobs]
 
-    def opening(self, has_stdin: bool) -> bytes:
-        """Return the data of the call's OPEN frame."""
-        flags = wire.HAS_STDIN if has_stdin else 0
+    @property
+    def size(self) -> int:
+        """How many bytes its own pieces have."""
+        return sum(map(len, self.pieces))
+
+    def opening(self, flags: int = 0, process: int | None = None) -> bytes:
+        """Return the data of the call's OPEN frame; ``process``: that of which it is inside."""
         named = [blob.digest for blob in self.blobs]
         if self.listed is not None:
             flags |= wire.HAS_LIST
             named.insert(0, self.listed.blob.digest)
-        return bytes([flags]) + b"".join(named)
+        if process is None:
+            return bytes([flags]) + b"".join(named)
+        inside = wire.PROCESS.pack(process)
+        return bytes([flags | wire.INSIDE]) + inside + b"".join(named)
 
 
 class Store:
-    """Which blobs one agent has, the least recently used first.
+    """Which agent modules one agent has, and which blobs, the least recently used first.
 
     Not safe for several threads by itself: its frames must be sent in the order
     in which they were asked for, under one lock.
@@ -77,11 +86,20 @@ class Store:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._kept: dict[bytes, int] = {}
+        self._extras: set[str] = set()
         self.size = 0
 
-    def sending(self, blobs: Sequence[Blob]) -> list[bytes]:
-        """Return the frames that give the agent those of ``blobs`` that it hasn't got."""
+    def has(self, extras: Sequence[str]) -> bool:
+        """Return whether the agent was sent these modules of its own."""
+        return self._extras.issuperset(extras)
+
+    def sending(self, blobs: Sequence[Blob], extras: Sequence[str] = ()) -> list[bytes]:
+        """Return the frames that give the agent what it hasn't got of a call's."""
         frames: list[bytes] = []
+        for name in EXTRA_MODULES:
+            if name in extras and name not in self._extras:
+                self._extras.add(name)
+                frames.append(wire.frame(wire.EXTEND, 0, extra(name)))
         for blob in blobs:
             size = self._kept.pop(blob.digest, None)
             if size is None:

@@ -310,7 +310,7 @@ def test_a_terminal_has_colours_and_a_live_view(openssh: Server) -> None:
 
 
 def test_no_color_and_progress_off_are_respected(openssh: Server) -> None:
-    shown = on_a_terminal(openssh, NO_COLOR="1", FABRIC_REMOTELY_PROGRESS="0")
+    shown = on_a_terminal(openssh, NO_COLOR="1", FABRIC_REMOTELY_LIVE="0")
     assert "\x1b" not in shown
     lines = shown.split("\r\n")
     # The prompt's line is completed where it is.

@@ -118,7 +118,7 @@ def test_modules_are_sent_once_over_ssh(conn_openssh: Connection, package: Any) 
 
 def ready() -> list[str]:
     """The modules that a worker had compiled from birth, beside those of its call."""
-    return sorted(sys.modules["_fabremote_agent.bundle"].READY)
+    return sorted(sys.modules["_fabremote_agent.importing"].READY)
 
 
 def test_modules_that_are_used_again_are_compiled_ahead(

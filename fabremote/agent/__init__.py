@@ -11,11 +11,16 @@ the small C modules (``_pickle``, ``_signal``) to their slower-to-import faces.
        | fork per call, pipes
     worker      loads the call, runs it, answers
        |-- loader    builds functions, classes and modules from the payload
-       |-- bundle    imports the caller's own modules, and asks for what wasn't sent
+       |-- bundle    takes what is sent beside the call, and asks for what wasn't
        |-- answers   turns the result into data: primitives and (tag, args)
        |     |-- kinds, kinds_arrays   which standard objects are data, and how
        |-- paths     names the place of an object inside another
     wire        the frames between the two hosts; used by both
+
+*Extras* are sent only before the first call that needs them, and are then part
+of the agent: ``classes`` makes the caller's classes, ``importing`` its own
+modules importable, ``class_sources`` shows classes to ``inspect``, ``standins``
+stands for the caller's libraries, ``third_party`` makes what is NumPy's and pandas'.
 
 Python floor: 3.6. The tests run this folder under every interpreter found from
 that floor up.

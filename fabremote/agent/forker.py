@@ -13,7 +13,8 @@ Modules that calls use again are compiled here, while there is nothing else to
 do, for later workers to have them from birth (measured: 200 modules take each
 call 150 ms). They come as `COMPILE`, a size and a blob after its digest;
 `COMPILED` goes back once all are done. `FORGET` and a digest drops one. A large one
-would hold up the forks meanwhile, and isn't compiled here.
+would hold up the forks meanwhile, and isn't compiled here. `EXTEND`, a size, and
+a module of the agent's own have later workers born with that, too.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -22,6 +23,8 @@ import marshal
 import os
 import select
 import struct
+import sys
+import zlib
 
 from . import bundle, processes, worker
 
@@ -34,6 +37,7 @@ COMPILED = 4
 FORK = b"f"
 COMPILE = b"c"
 FORGET = b"g"
+EXTEND = b"e"
 # The most source whose code is kept, and of one module, in bytes.
 KEPT = 1 << 24
 LARGEST = 100000
@@ -116,12 +120,16 @@ def serve_one(sock, me, own, waiting):
     request, ancillary, _, _ = sock.recvmsg(1, _socket.CMSG_SPACE(_FDS.size), _FLAGS)
     if request == FORK:
         fork_one(sock, me, own, _FDS.unpack(ancillary[0][2]))
-    elif request == COMPILE:
+    elif request in (COMPILE, EXTEND):
         size = receive(sock, worker.LENGTH.size)
         blob = size and receive(sock, worker.LENGTH.unpack(size)[0])
         if not blob:
             return False
-        waiting.append((blob[: bundle.DIGEST], blob[bundle.DIGEST :]))
+        if request == EXTEND:
+            name, _, source = blob.partition(b"\0")
+            sys.modules[__package__].add(name.decode(), zlib.decompress(source).decode())
+        else:
+            waiting.append((blob[: bundle.DIGEST], blob[bundle.DIGEST :]))
     elif request == FORGET:
         gone = receive(sock, bundle.DIGEST)
         waiting[:] = [each for each in waiting if each[0] != gone]

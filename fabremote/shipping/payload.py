@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fabremote.agent.answers import Chunks
-from fabremote.bootstrap import RemotePython
+from fabremote.bootstrap import RemotePython, extra
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
 from fabremote.shipping import culprits
-from fabremote.shipping.forwarding import Forwarder
+from fabremote.shipping.forwarding import Forwarder, Memory
 from fabremote.shipping.modules import Scope, modules_of
 from fabremote.shipping.pickler import PayloadPickler
 from fabremote.shipping.reducers import Forbidden
@@ -46,7 +46,8 @@ class Payload:
     def size(self) -> int:
         """The number of bytes that travel in full, were nothing sent before."""
         own = sum(memoryview(piece).nbytes for piece in self.parcel.pieces)
-        return own + sum(len(blob.data) for blob in self.parcel.needed)
+        extras = sum(len(extra(name)) for name in self.parcel.extras)
+        return own + extras + sum(len(blob.data) for blob in self.parcel.needed)
 
 
 def name_of(fn: Any) -> str:
@@ -74,16 +75,19 @@ def dump(
     options: Options,
     remote: RemotePython,
     by_value: Set[str] = frozenset(),
+    memory: Memory | None = None,
 ) -> Payload:
     """Return the payload of a call, or raise ShippingError naming what can't be sent.
 
-    ``by_value``: own modules that ``remote`` could not load.
+    ``by_value``: own modules that ``remote`` could not load. ``memory``: that of the
+    lasting process that it is for, brought up to date.
     """
     trust = options.trust if options.trust is True else tuple(options.trust or ())
-    chunks = Chunks()
-    buffers: list[pickle.PickleBuffer] = []
+    # A Python there that can't take buffers apart from the pickle gets them in it.
+    chunks = Chunks([] if remote.version >= (3, 8) else None)
     scope = Scope(modules_of(options.modules), remote.version[:2], by_value)
-    pickler = PayloadPickler(chunks, remote, buffers.append, scope)
+    classes = memory.classes if memory is not None else None
+    pickler = PayloadPickler(chunks, remote, chunks.add, scope, classes)
     try:
         pickler.dump((fn, args, dict(kwargs), trust))
         listed = scope.listed()
@@ -91,25 +95,32 @@ def dump(
         raise
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
-    views = [buffer.raw() for buffer in buffers]
     header: dict[str, Any] = {
-        "sizes": [chunks.size, *(view.nbytes for view in views)],
+        "beside": chunks.rooms(),
         "env": dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
     }
     if listed is not None:
         header["bundle"] = listed.blob.digest
+    if memory is not None:
+        header["lasting"] = True
     front = marshal.dumps(header, MARSHAL)
-    size = _LENGTH.size + len(front) + chunks.size + sum(view.nbytes for view in views)
-    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
+    size = _LENGTH.size + len(front) + chunks.size
+    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
-    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed)
-    if listed is None:
+    pieces += [data for _, data in chunks.beside or ()]
+    extras = {*pickler.extras, "importing"} if listed is not None else pickler.extras
+    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
+    if listed is None and memory is None:
         return Payload(parcel, pickler.classes, files=pickler.files)
     files = pickler.files.union(source.file for source in scope.bundle.values())
-    forwarder = Forwarder(scope, files)
+    if memory is not None:
+        files = memory.files = files | memory.files
+        memory.roots |= scope.roots()
+        memory.sent.update(scope.bundle)
+    forwarder = Forwarder(scope, files, memory)
     return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part)
 
 
