@@ -21,6 +21,10 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
     "wheels": None,
     "cache_dir": None,
     "build_timeout": 1800.0,
+    # Seconds between signs of life, both ways; after three without one, the link is given up.
+    "heartbeat": 15.0,
+    "compress": None,
+    "progress": None,
     # Whether connections made with Fabric verify host keys, too; None keeps Fabric's way.
     "verify_host_keys": None,
     # Any of the above by host: {"web*": {"python": "/opt/venv/bin/python"}}.
@@ -49,7 +53,8 @@ def remotely(context: Any) -> dict[str, Any]:
         _check_keys(settings, f"remotely.hosts.{pattern}")
         if fnmatch.fnmatchcase(host, pattern):
             found.update(settings)
-    found["verify_host_keys"] = _truth("verify_host_keys", found["verify_host_keys"])
+    for name in ("compress", "progress", "verify_host_keys"):
+        found[name] = found[name] if callable(found[name]) else _truth(name, found[name])
     return found
 
 

@@ -63,7 +63,14 @@ class EnvironmentBuildError(RemoteException):
 
 
 class RemoteConnectionLost(RemoteException):
-    """The link to the host broke during a call; whether the call ran is not known."""
+    """The link to the host broke, or none could be had for a call.
+
+    Attribute: ``begun``, False if nothing of the call has run there, True if that is not known.
+    """
+
+    def __init__(self, message: str, begun: bool = True) -> None:
+        super().__init__(message)
+        self.begun = begun
 
 
 class RemoteProcessDied(RemoteException):

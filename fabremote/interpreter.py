@@ -16,15 +16,13 @@ from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
-from fabremote.exceptions import ResultError, ShippingError
+from fabremote.exceptions import RemoteConnectionLost
 from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
 from fabremote.lasting import Lasting
-from fabremote.options import Options, resolve
+from fabremote.options import Bound, Options
+from fabremote.outcomes import NotRun, read_answer
 from fabremote.session import Session
-from fabremote.shipping import raised
-from fabremote.shipping.answers import Decoder, plain, refusal
-from fabremote.shipping.missing import versions, with_remedy
-from fabremote.shipping.modules import modules_of
+from fabremote.shipping.answers import Decoder
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 
 if TYPE_CHECKING:
@@ -70,18 +68,18 @@ class Interpreter:
     after the other, and what they leave in it stays until the block's end.
     """
 
-    def __init__(self, host: Host, given: Mapping[str, Any]) -> None:
+    def __init__(self, host: Host, bound: Bound) -> None:
         self._host = host
-        self._given = dict(given)
+        self._bound = bound
         self._lasting: Lasting | None = None
-        if given:
-            resolve(host.context, self._given)  # What is wrong shows at once.
+        if bound.given:
+            bound.options()  # What is wrong shows at once.
 
     def __reduce__(self) -> Any:
         raise TypeError("an Interpreter is a live connection's, which can't leave this process")
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._given.items())
+        options = ", ".join(f"{name}={value!r}" for name, value in self._bound.given.items())
         return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
 
     def __enter__(self) -> Self:
@@ -92,7 +90,7 @@ class Interpreter:
         """
         if self._lasting is not None:
             raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         if not options.dry:
             self._lasting = Lasting(self._host.session(options), options)
         return self
@@ -185,7 +183,7 @@ class Interpreter:
 
         Nothing is started for it: until a call has run, it is taken to be this Python.
         """
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         session = self._host.live_session(options)
         return options, session.python if session is not None else this_python()
 
@@ -193,7 +191,7 @@ class Interpreter:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
     ) -> Prepared:
         check_callable(fn)
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)
 
 
@@ -214,6 +212,7 @@ class Prepared:
         self._options = options if lasting is None else lasting.call_options(options)
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._keep = keep
+        self._repeated = False
         self.name = name_of(fn)
         if options.echo:
             print(options.echo_format.format(command=self.text()))
@@ -227,29 +226,33 @@ class Prepared:
     def _start(self) -> tuple[Call, Payload, Decoder]:
         if self._lasting is not None:
             return self._start_inside(self._lasting)
-        session = self._host.live_session(self._options)
-        python = session.python if session is not None else this_python()
-        # Before anything is begun over there, so that what can't go does nothing.
-        payload = self._dump(python, session)
-        if session is None:
+        session, payload = self._host.live_session(self._options), None
+        if session is None or not session.reserve():
+            # Before anything is begun over there, so that what can't go does nothing.
+            payload = self._dump(this_python(), None)
             session = self._host.session(self._options)
-            if session.python.reads != python.reads or session.unloadable:
-                payload = self._dump(session.python, session)
+            while not session.reserve():
+                session = self._host.session(self._options)
         return self._open(session, payload)
 
     def _start_inside(self, lasting: Lasting) -> tuple[Call, Payload, Decoder]:
         """The same in a lasting process."""
         lasting.check(self.name)
         payload = lasting.dump(self._fn, self._args, self._kwargs, self._options)
+        if not lasting.session.reserve():
+            raise lasting.gone(self.name)
         return self._open(lasting.session, payload)
 
-    def _open(self, session: Session, payload: Payload) -> tuple[Call, Payload, Decoder]:
-        what = f"{self.name} on {session.label}"
-        mine = payload.classes, payload.modules
-        decoder = Decoder(what, *mine, self._options.trust, payload.files)
-        session.reserve()
+    def _open(self, session: Session, payload: Payload | None) -> tuple[Call, Payload, Decoder]:
+        """Return the call, for which there is a place reserved."""
         number = session.number()
         try:
+            same = session.python.reads == this_python().reads and not session.unloadable
+            if payload is None or not (same or self._lasting):
+                payload = self._dump(session.python, session)
+            what = f"{self.name} on {session.label}"
+            mine = payload.classes, payload.modules
+            decoder = Decoder(what, *mine, self._options.trust, payload.files)
             provide, inside = payload.provide, self._lasting
             call = Call(session, number, self.name, self._options, self._keep, provide, inside)
         except BaseException:
@@ -270,10 +273,16 @@ class Prepared:
             call, payload, decoder = self._start()
             try:
                 return self._run(call, payload, decoder)
-            except Unloadable as failure:
-                # Nothing of the function has run: it goes again, without the module.
-                if not call.session.keep_from(failure.names):
+            except NotRun as failure:
+                if not self._goes_again(failure, call.session):
                     raise failure.error from failure.error.__cause__
+
+    def _goes_again(self, failure: NotRun, session: Session) -> bool:
+        """Return whether a call that has not run is to be sent again, in another way."""
+        if failure.names:
+            return session.keep_from(failure.names)
+        first, self._repeated = not self._repeated, True
+        return first
 
     def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
         try:
@@ -287,9 +296,11 @@ class Prepared:
     def _judge(self, outcome: Outcome, decoder: Decoder) -> Any:
         if isinstance(outcome.error, WatcherError):
             raise Failure(self._result(None, outcome, exited=None), outcome.error)
+        if isinstance(outcome.error, RemoteConnectionLost) and not outcome.error.begun:
+            raise NotRun(frozenset(), outcome.error)
         if outcome.error is not None:
             raise outcome.error
-        return read_answer(outcome.answer, decoder, self._host.label, self._options.modules)
+        return read_answer(outcome, decoder, self._host.label, self._options.modules)
 
     def value(self) -> Any:
         """Run the call and return its value."""
@@ -342,8 +353,8 @@ class Prepared:
         try:
             try:
                 value = self._judge(outcome, decoder)
-            except Unloadable as failure:
-                if future.cancelled() or not session.keep_from(failure.names):
+            except NotRun as failure:
+                if future.cancelled() or not self._goes_again(failure, session):
                     raise failure.error from failure.error.__cause__
                 self._launch(future)
                 return
@@ -354,57 +365,6 @@ class Prepared:
         # It may have been cancelled meanwhile.
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             settle()
-
-
-class Unloadable(Exception):
-    """Own modules that the far side could not load, before the function ran.
-
-    ``error``: what it comes to unless the call can go without them.
-    """
-
-    def __init__(self, names: frozenset[str], error: ShippingError) -> None:
-        super().__init__(names, error)
-        self.names, self.error = names, error
-
-
-def read_answer(
-    answer: memoryview | None, decoder: Decoder, label: str, modules: tuple[str, ...] = ()
-) -> Any:
-    """Return the value that an answer's bytes hold, or raise what they say was raised."""
-    letter = bytes(answer[:1]) if answer is not None else b""
-    data = answer[1:] if answer is not None else memoryview(b"")
-    if letter == b"V":
-        return decoder.value(data)
-    if letter == b"R":
-        raise refusal(decoder, plain(data))
-    if letter == b"E":
-        error = raised.rebuild(raised.records(data), decoder, label)
-        raise with_remedy(error, label, modules_of(modules))
-    if letter == b"M" and len(data) >= 2:
-        size = 2 + int.from_bytes(data[:2], "big")
-        names = frozenset(bytes(data[2:size]).decode("utf-8", "replace").split("\0"))
-        raise Unloadable(decoder.own(names), not_loaded(data[size:], decoder, label, modules))
-    if letter == b"L":
-        raise not_loaded(data, decoder, label, modules)
-    raise ResultError(f"{decoder.what} answered with what is not an answer.")
-
-
-def not_loaded(
-    data: memoryview, decoder: Decoder, label: str, modules: tuple[str, ...]
-) -> ShippingError:
-    """Return the error for a call that was sent but could not be loaded there."""
-    found = raised.records(data)
-    cause = with_remedy(raised.rebuild(found, decoder, label), label, modules_of(modules))
-    why = f"{found[0].type_name}: {found[0].text}"
-    if isinstance(cause, ModuleNotFoundError):
-        why = str(cause)
-    error = ShippingError(
-        f"{decoder.what} was sent, but not loaded there: {why.rstrip('.')}."
-        f"{versions(found[0].notes)} "
-        "What the function uses must be importable by that interpreter."
-    )
-    error.__cause__ = cause
-    return error
 
 
 __all__ = ["Interpreter", "RemoteFuture", "Result"]

@@ -17,7 +17,7 @@ from typing import Any
 from fabremote.agent import wire
 from fabremote.bootstrap import EXTRA_MODULES
 from fabremote.calls import Call, Outcome
-from fabremote.exceptions import RemoteException, RemoteProcessDied
+from fabremote.exceptions import RemoteException, RemoteProcessDied, RemoteTimeout
 from fabremote.options import Options
 from fabremote.session import Session
 from fabremote.shipping.forwarding import Memory
@@ -40,7 +40,8 @@ class Lasting:
         self._open: set[int] = set()
         self._reason = ""
         self._ended = threading.Event()
-        session.reserve()
+        if not session.reserve():
+            raise session.loss("the process of a with block", begun=False)
         self.number = session.number()
         try:
             lasting = dataclasses.replace(options, timeout=None)
@@ -66,7 +67,7 @@ class Lasting:
 
     def call_options(self, options: Options) -> Options:
         """Return the options of a call: what is the process's own has been given to that."""
-        return dataclasses.replace(options, in_stream=None)
+        return dataclasses.replace(options, in_stream=None) if options.in_stream else options
 
     def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call, once not too many wait there."""
@@ -90,16 +91,16 @@ class Lasting:
             self._open.discard(call.number)
             self._changed.notify_all()
             if call.begun and call.failure is not None and not self._reason:
-                self._reason = str(call.failure) or type(call.failure).__name__
+                self._reason = f"{_how(call.failure)} during {call.name}"
 
     def gone(self, name: str) -> RemoteException:
         """Return the error for a call that can't begin, as the process has ended."""
         if not self.session.alive:
             return self.session.loss(name)
-        why = f": {self._reason}" if self._reason else "."
+        reason = self._reason or "ended before"
         return RemoteProcessDied(
-            f"{name} on {self.session.label} was not run: the process of its with block had "
-            f"ended{why} Leave the block; entering it again starts another process."
+            f"{name} on {self.session.label} was not run: the process of its with block "
+            f"{reason}. Leave the block; entering it again starts another process."
         )
 
     def check(self, name: str) -> None:
@@ -109,9 +110,9 @@ class Lasting:
 
     def _finished(self, outcome: Outcome) -> None:
         with self._changed:
-            # If it was killed, the call tells that it was killed for.
-            if not self._reason and isinstance(outcome.error, RemoteProcessDied):
-                self._reason = str(outcome.error)
+            # A call that it ended with tells more, once that is known.
+            if not self._reason and not self._open and outcome.error is not None:
+                self._reason = f"{_how(outcome.error)} between calls"
         self._ended.set()
 
     def close(self, kill: bool = False) -> None:
@@ -127,6 +128,17 @@ class Lasting:
             if not self._ended.is_set():
                 self.session.service().cancel(self._call)
                 self._ended.wait()
+
+
+def _how(failure: BaseException) -> str:
+    """Return how a process ended, by what it came to for the call in it."""
+    if isinstance(failure, RemoteTimeout):
+        return "was killed at its timeout"
+    if not isinstance(failure, RemoteProcessDied):
+        return "was killed"
+    if failure.signal is not None:
+        return f"was killed by {failure.signal}"
+    return f"exited with status {failure.exited}"
 
 
 __all__ = ["Lasting"]

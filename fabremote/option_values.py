@@ -6,6 +6,7 @@ Raises TypeError or ValueError that names the option and its value.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 import os
 import sys
@@ -94,9 +95,38 @@ def seconds(name: str, value: Any) -> float | None:
     return min(float(value), LONGEST)
 
 
+def heartbeat(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"heartbeat={value!r} must be a number of seconds, or 0 for none.")
+    return min(float(value), LONGEST)
+
+
 def size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f"max_result={value!r} must be a number of bytes above 0.")
+    return value
+
+
+def compress(value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"compress={value!r} must be True, False or None.")
+    return bool(value)
+
+
+def progress(value: Any) -> Any:
+    if value is None or value is False:
+        return None
+    if value is not True and not callable(value):
+        raise TypeError(
+            f"progress={value!r} must be True or a function of a direction, the bytes so far, and "
+            "how many there are, such as print."
+        )
+    if value is True and importlib.util.find_spec("rich") is None:
+        raise ModuleNotFoundError(
+            "progress=True needs the package rich, which isn't installed here. Install it with "
+            "pip install 'fabremote[rich]', or give progress= a function of your own.",
+            name="rich",
+        )
     return value
 
 

@@ -24,6 +24,9 @@ Trust = bool | Sequence[type]
 # Requirements, or the path of a requirements file or script.
 Requires = Sequence[str] | str | os.PathLike[str] | None
 Wheels = Literal["local"] | None
+# Called with "up" or "down", the bytes that have gone or come, and how many there are.
+Report = Callable[[str, int, int], object]
+Progress = bool | Report | None
 T = TypeVar("T")
 
 
@@ -50,6 +53,8 @@ class PythonOptions(TypedDict, total=False):
     wheels: Wheels
     cache_dir: str | os.PathLike[str] | None
     build_timeout: float
+    compress: bool | None
+    progress: Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +96,14 @@ class Options:
     ``fabremote`` in the user's cache folder [``remotely.cache_dir``].
     ``build_timeout``: seconds that making an environment may take, which don't
     count for ``timeout`` [``remotely.build_timeout``].
+    ``heartbeat``: seconds between signs of life of both sides, 0 for none; after
+    three without one, the link is given up [``remotely.heartbeat`` only].
+    ``compress``: whether arguments and results are compressed on their way, as
+    long as that makes them smaller [``remotely.compress``].
+    ``progress``: a function that is called as arguments go up and a result comes
+    down, with ``"up"`` or ``"down"``, the number of bytes so far, and of all; or
+    True for a bar on a terminal's stderr, for what takes more than two seconds,
+    drawn by the package ``rich`` [``remotely.progress``].
     """
 
     python: str | None = None
@@ -115,6 +128,9 @@ class Options:
     wheels: str | None = None
     cache_dir: str | None = None
     build_timeout: float = 1800
+    heartbeat: float = 15
+    compress: bool = False
+    progress: Report | Literal[True] | None = None
     prefixes: tuple[str, ...] = ()
 
 
@@ -143,10 +159,10 @@ _ELSEWHERE = {
     "disown": "use submit(); what shall outlive the connection must be a daemon of its own",
     "logging": "records of the function's loggers are printed there. Configure logging in the "
     "function; what its handlers print is shown here",
-    "progress": "print it in the function: output is shown as it comes",
     "replace_env": "a call's env= is added to the host's. Unset variables in the function",
     "echo_stdin": "what in_stream= gives isn't echoed",
     "fallback": "a call has no terminal to fall back from",
+    "heartbeat": "it is the configuration's remotely.heartbeat",
     "echo_format": "it is the configuration's run.echo_format",
 }
 
@@ -208,8 +224,49 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         cache_dir=read("cache_dir", check.cache_dir),
         build_timeout=read("build_timeout", lambda value: check.seconds("build_timeout", value))
         or check.LONGEST,
+        heartbeat=read("heartbeat", check.heartbeat),
+        compress=read("compress", check.compress),
+        progress=read("progress", check.progress),
         prefixes=tuple(context.command_prefixes),
     )
+
+
+class Bound:
+    """Options given once, and what they come to with a context's configuration.
+
+    That is worked out again only when the configuration has changed since: it
+    takes as long as all else that a small call does on this side.
+    """
+
+    def __init__(self, context: Context, given: Mapping[str, Any]) -> None:
+        self._context = context
+        self.given = dict(given)
+        self._seen: tuple[Any, ...] | None = None
+        self._options: Options | None = None
+
+    def options(self) -> Options:
+        """Return the options in force; raise what `resolve` raises."""
+        seen = _state(self._context)
+        if self._options is None or seen != self._seen:
+            self._options = resolve(self._context, self.given)
+            self._seen = _copied(_state(self._context))
+        return self._options
+
+
+def _state(context: Context) -> tuple[Any, ...]:
+    """Return what a context's part of the options depends on."""
+    trees = map(context.config.get, ("run", "timeouts", "remotely"))
+    places = tuple(context.command_cwds), tuple(context.command_prefixes)
+    return (*trees, *places, check.call_env(context))
+
+
+def _copied(value: Any) -> Any:
+    """Return the same with copies of its containers, which may be changed in place."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_copied, value))
+    return value
 
 
 @contextlib.contextmanager
@@ -226,4 +283,4 @@ def _naming(name: str, given: Mapping[str, Any]) -> Iterator[None]:
         raise kind(f"The configuration's {tree}.{key}: {error}") from None
 
 
-__all__ = ["REMOTELY_DEFAULTS", "Options", "PythonOptions", "check_names", "resolve"]
+__all__ = ["REMOTELY_DEFAULTS", "Bound", "Options", "PythonOptions", "check_names", "resolve"]

@@ -59,6 +59,11 @@ class Parcel:
             return list(self.blobs)
         return [self.listed.blob, *self.listed.members, *self.blobs]
 
+    @property
+    def size(self) -> int:
+        """How many bytes its own pieces have."""
+        return sum(map(len, self.pieces))
+
     def opening(self, flags: int = 0, process: int | None = None) -> bytes:
         """Return the data of the call's OPEN frame; ``process``: that of which it is inside."""
         named = [blob.digest for blob in self.blobs]

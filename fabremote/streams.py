@@ -15,6 +15,7 @@ from typing import IO, Any
 from invoke.watchers import StreamWatcher
 
 from fabremote.agent import wire
+from fabremote.watching import Watching
 
 # What is kept of a stream nobody asked to keep, for RemoteProcessDied.stderr.
 TAIL = 8192
@@ -41,11 +42,8 @@ class Output:
         self._keep = keep
         self._kept: deque[str] = deque()
         self._size = 0
-        # A watcher remembers how far it has read, for the thread that it is used
-        # in; here one thread serves both streams, so each keeps its own memory.
-        self._watchers = [(watcher, dict(vars(watcher))) for watcher in watchers]
+        self._watching = Watching(watchers) if watchers else None
         self._respond = respond
-        self._seen = ""
 
     def write(self, data: bytes | memoryview, final: bool = False) -> None:
         """Take in bytes as they came; an unfinished character waits for its rest."""
@@ -55,11 +53,9 @@ class Output:
         self._remember(text)
         if self._target is not None:
             _show(self._target, text)
-        if self._watchers:
-            self._seen += text
-            for watcher, memory in self._watchers:
-                for response in _submit(watcher, memory, self._seen):
-                    self._respond(response)
+        if self._watching is not None:
+            for response in self._watching.responses(text):
+                self._respond(response)
 
     def text(self) -> str:
         """Return what is kept of the stream."""
@@ -69,26 +65,13 @@ class Output:
     def mute(self) -> None:
         """Show and watch nothing any more: the call is being ended."""
         self._target = None
-        self._watchers = []
+        self._watching = None
 
     def _remember(self, text: str) -> None:
         self._kept.append(text)
         self._size += len(text)
         while not self._keep and self._size - len(self._kept[0]) >= TAIL:
             self._size -= len(self._kept.popleft())
-
-
-def _submit(watcher: StreamWatcher, memory: dict[str, Any], text: str) -> list[str]:
-    """Have a watcher look at a stream's text, with its memory of that stream."""
-    shared = vars(watcher)
-    before = dict(shared)
-    shared.update(memory)
-    try:
-        return list(watcher.submit(text))
-    finally:
-        memory.update(shared)
-        shared.clear()
-        shared.update(before)
 
 
 def _show(target: IO[str], text: str) -> None:
@@ -120,7 +103,7 @@ class Feeder:
     def taken(self, count: int) -> None:
         """Note that the far side has written ``count`` bytes to the function's stdin."""
         with self._changed:
-            self._room += count
+            self._room = min(self._room + count, wire.WINDOW)
             self._changed.notify_all()
 
     def stop(self) -> None:

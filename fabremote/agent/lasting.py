@@ -15,11 +15,11 @@ def serve(payload_fd, reply_fd, received):
     loader.MADE = {}
     while received is not None:
         bundle.connect(payload_fd, reply_fd)
-        pieces = worker.respond(*received)
+        pieces = worker.respond(received)
         worker.flush()
         if os.getpid() != me:
             # The function forked and both sides came back; one answer is enough.
-            os._exit(0 if pieces[0] == b"V" else worker.STATUS)
+            os._exit(0 if pieces[0][:1] in b"BV" else worker.STATUS)
         forget_unfinished()
         bundle.disconnect()
         worker.write_all(reply_fd, pieces)

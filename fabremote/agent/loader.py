@@ -30,7 +30,8 @@ Function = type(lambda: None)
 def load(data, buffers):
     """Return the object that the payload's pickle ``data`` describes."""
     stream = Stream(data)
-    reader = Unpickler(stream, buffers=buffers) if buffers else Unpickler(stream)
+    settings = {"buffers": buffers} if sys.version_info >= (3, 8) else {}
+    reader = Unpickler(stream, **settings)
     loaded = reader.load()
     for cls, value in LAST:
         cls.__init_subclass__ = value

@@ -1,15 +1,17 @@
 """One call in its own process: read the payload, run it, answer, end.
 
 The worker is forked ahead of its call and waits for the payload on a pipe:
-8 bytes of total length, 4 bytes of header length, the header (marshal: a dict,
-see ``fabremote.shipping.payload``), the pickle and its out-of-band buffers. Blobs that it
-needs come before it, and answers to requests after it, see `bundle`. The answer
+8 bytes of length, 4 bytes of header length, the header (marshal: a dict, see
+``fabremote.shipping.payload``) and the pickle; then the buffers that it refers to. Blobs
+that it needs come before it, and answers to requests after it, see `bundle`. The answer
 goes out on another pipe as 8 bytes of total length, one letter, and the rest:
 
 ``V`` the value's pickle; ``E`` raised: the records of `raising`, pickled; ``L``
 the same, from loading the payload; ``M`` likewise, where modules of the caller's
 failed: 2 bytes of size and their names, NUL between them, go before; ``R`` the
 result was refused: (why, type, path, whether ``trust=`` could allow it).
+``B`` goes before a letter whose pickle has buffers, which end the answer: their
+number (4 bytes) and what `wire.Room` takes of each (8 bytes).
 """
 
 import atexit
@@ -21,7 +23,7 @@ import struct
 import sys
 from _pickle import dumps
 
-from . import answers, bundle, loader, processes, raising
+from . import answers, bundle, loader, processes, raising, wire
 
 TOTAL = bundle.TOTAL
 LENGTH = struct.Struct(">I")
@@ -32,11 +34,13 @@ STATUS = 0
 
 def payload(header, data):
     """Return the bytes of a payload without their total length, as the caller makes them."""
-    front = marshal.dumps(dict(header, sizes=[len(data)]), 2)
+    front = marshal.dumps(header, 2)
     return LENGTH.pack(len(front)) + front + data
 
 
-REHEARSAL = payload({"env": {}, "cwd": None, "encoding": "utf-8"}, dumps((len, ("",), {}, ()), 4))
+REHEARSAL = payload(
+    {"env": {}, "cwd": None, "encoding": "utf-8", "beside": ()}, dumps((len, ("",), {}, ()), 4)
+)
 
 
 def serve(payload_fd, reply_fd):
@@ -53,11 +57,11 @@ def serve(payload_fd, reply_fd):
         bundle.connect(payload_fd, reply_fd)
     else:
         os.close(payload_fd)
-    pieces = respond(*received)
+    pieces = respond(received)
     if os.getpid() != me:
         # The function forked and both sides came back; one answer is enough.
         flush()
-        os._exit(0 if pieces[0] == b"V" else STATUS)
+        os._exit(0 if pieces[0][:1] in b"BV" else STATUS)
     end()
     bundle.disconnect()
     if os.getpid() == me:
@@ -73,7 +77,7 @@ def rehearse():
     """
     reading, writing = os.pipe()
     write_all(writing, [REHEARSAL])
-    respond(*read_payload(reading))
+    respond(read_payload(reading))
     flush()
     os.close(reading)
     os.close(writing)
@@ -99,22 +103,23 @@ def settle():
 
 
 def read_payload(fd):
-    """Return (header, pickle, buffers) read from ``fd``, or None if it ends first."""
+    """Return [header, pickle, rooms of buffers] read from ``fd``, or None if it ends first."""
     received = bundle.receive(fd)
     if received is not None and received[0] & bundle.BLOBBED:
         bundle.read_blobs(received[1])
         received = bundle.receive(fd, received[2])
     if received is None:
         return None
-    body = received[1]
+    _, body, ahead = received
     view = memoryview(body)
     start = LENGTH.size + LENGTH.unpack_from(body)[0]
     header = marshal.loads(bytes(view[LENGTH.size : start]))
-    parts = []
-    for size in header["sizes"]:
-        parts.append(view[start : start + size])
-        start += size
-    return header, parts[0], parts[1:]
+    rooms = [wire.Room(code) for code in header["beside"]]
+    for room in rooms:
+        ahead = bundle.fill(room, fd, ahead)
+        if ahead is None:
+            return None
+    return [header, view[start:], rooms]
 
 
 def write_all(fd, pieces):
@@ -129,8 +134,11 @@ def write_all(fd, pieces):
             view = view[os.write(fd, view) :]
 
 
-def respond(header, data, buffers):
-    """Run the call; return the answer's pieces."""
+def respond(received):
+    """Run the call that `read_payload` returned; return the answer's pieces."""
+    header, data, rooms = received
+    # What was sent lives as long as the function keeps it.
+    del received[:]
     try:
         prepare(header)
     except BaseException as error:
@@ -138,7 +146,8 @@ def respond(header, data, buffers):
     try:
         if "bundle" in header:
             loader.part("importing").install(header["bundle"])
-        fn, args, kwargs, trust = loader.load(data, buffers)
+        fn, args, kwargs, trust = loader.load(data, (room.take() for room in rooms))
+        del data
     except BaseException as error:
         error.__notes__ = list(getattr(error, "__notes__", ())) + loader.libraries()
         pieces = failed(b"L", error, answers.Encoder())
@@ -147,14 +156,20 @@ def respond(header, data, buffers):
         names = "\0".join(bundle.FAILED).encode()[:65535]
         return [b"M", struct.pack(">H", len(names)), names] + pieces[1:]
     encoder = answers.Encoder(trust)
+    limit = sys.getrecursionlimit()
     try:
         value = fn(*args, **kwargs)
         if is_coroutine(value):
             value = run_coroutine(value)
+        del args, kwargs
     except BaseException as error:
+        # Before anything is called: it may be so low that nothing can be.
+        sys.setrecursionlimit(limit)
         return failed(b"E", error, encoder)
+    if sys.getrecursionlimit() < limit:
+        sys.setrecursionlimit(limit)
     try:
-        return [b"V"] + encoder.encode(value).pieces
+        return encoder.encode(value, []).message(b"V")
     except answers.Refused as refusal:
         return [b"R", dumps(describe_refusal(refusal, encoder), 4)]
     except BaseException as error:

@@ -18,8 +18,6 @@ SMALL = 16384
 DOZE = 0.001
 PIPE = 1 << 18
 _F_SETPIPE_SZ = 1031
-# The most pieces that one write may take.
-PIECES = 64
 
 
 def widen(fd):
@@ -28,6 +26,11 @@ def widen(fd):
         fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE)
     except OSError:
         pass
+
+
+def packer(flags):
+    """Return what compresses an answer for a call with these flags, or None."""
+    return wire.Packer().pack if flags & wire.PACKS else None
 
 
 def blob_message(blobs):
@@ -68,6 +71,7 @@ class Worker:
         self.doomed = False
         self.dozing = False
         self.relayed = 0.0
+        self.pack = None
         # A lasting process's own number, the calls that wait for it, the blobs that it has.
         self.home = None
         self.turns = []
@@ -84,6 +88,7 @@ class Worker:
     def begin(self, number, flags, blobs):
         """Bind the worker to its call, whose ``blobs`` (digest, pieces) go first."""
         self.number = number
+        self.pack = packer(flags)
         if flags & wire.LASTING:
             self.home = number
         if not flags & wire.HAS_STDIN:
@@ -113,34 +118,24 @@ class Worker:
 
     def put(self, fd, *pieces):
         if fd in self.fds and pieces:
-            queue = self.queues[fd]
-            if not queue:
-                self.supervisor.watch(fd, lambda: self.pour(fd), select.POLLOUT)
-            queue += pieces
+            self.queues[fd] += pieces
             self.pour(fd)
 
     def pour(self, fd):
         """Write to a pipe of the worker's what it takes now."""
-        queue, taken = self.queues[fd], 0
+        queue = self.queues[fd]
         try:
-            while queue:
-                count = os.writev(fd, queue[:PIECES])
-                taken += count
-                while queue and count >= len(queue[0]):
-                    count -= len(queue[0])
-                    del queue[0]
-                if count:
-                    queue[0] = memoryview(queue[0])[count:]
-                    break
-        except BlockingIOError:
-            pass
+            taken = wire.write(fd, queue)
         except OSError:
-            taken += sum(map(len, queue))
+            taken = sum(map(len, queue))
             del queue[:]
             self.drop(fd)
         if fd == self.stdin and taken:
             self.supervisor.send(wire.TAKEN, self.number, wire.NUMBER.pack(taken))
-        if not queue and fd in self.fds:
+        if queue and fd not in self.supervisor.handlers:
+            widen(fd)
+            self.supervisor.watch(fd, lambda: self.pour(fd), select.POLLOUT)
+        elif not queue and fd in self.fds:
             self.supervisor.unwatch(fd)
             if fd == self.stdin and self.stdin_ends:
                 self.drop(fd)
@@ -203,8 +198,12 @@ class Worker:
 
     def forward(self, kind, data):
         """Send ``data`` in frames of the call's."""
+        view = memoryview(data)
         for start in range(0, len(data), wire.MAX_DATA):
-            self.supervisor.send(kind, self.number, data[start : start + wire.MAX_DATA])
+            framed = kind, view[start : start + wire.MAX_DATA]
+            if kind == wire.REPLY and self.pack:
+                framed = self.pack(*framed)
+            self.supervisor.send(framed[0], self.number, framed[1])
 
     def read(self, fd, size):
         """Return bytes from a pipe; b"" if it holds none now or never will again."""
@@ -316,7 +315,7 @@ class Worker:
             return
         if self.turns:
             turn = self.turns.pop(0)
-            self.number, self.window = turn.number, wire.WINDOW
+            self.number, self.window, self.pack = turn.number, wire.WINDOW, turn.pack
             blobs = [blob for blob in turn.blobs if blob[0] not in self.given]
             self.given.update([blob[0] for blob in blobs])
             self.put(self.payload, *((blob_message(blobs) if blobs else []) + turn.pieces))
@@ -348,7 +347,8 @@ class Worker:
 class Turn:
     """A call in a lasting process, which runs one after another."""
 
-    def __init__(self, supervisor, process, number, blobs):
+    def __init__(self, supervisor, process, number, flags, blobs):
+        self.pack = packer(flags)
         self.supervisor, self.process, self.number = supervisor, process, number
         self.blobs, self.pieces = blobs, []
         if process is None:

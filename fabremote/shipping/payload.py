@@ -83,11 +83,11 @@ def dump(
     lasting process that it is for, brought up to date.
     """
     trust = options.trust if options.trust is True else tuple(options.trust or ())
-    chunks = Chunks()
-    buffers: list[pickle.PickleBuffer] = []
+    # A Python there that can't take buffers apart from the pickle gets them in it.
+    chunks = Chunks([] if remote.version >= (3, 8) else None)
     scope = Scope(modules_of(options.modules), remote.version[:2], by_value)
     classes = memory.classes if memory is not None else None
-    pickler = PayloadPickler(chunks, remote, buffers.append, scope, classes)
+    pickler = PayloadPickler(chunks, remote, chunks.add, scope, classes)
     try:
         pickler.dump((fn, args, dict(kwargs), trust))
         listed = scope.listed()
@@ -95,9 +95,8 @@ def dump(
         raise
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
-    views = [buffer.raw() for buffer in buffers]
     header: dict[str, Any] = {
-        "sizes": [chunks.size, *(view.nbytes for view in views)],
+        "beside": chunks.rooms(),
         "env": dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
@@ -107,10 +106,11 @@ def dump(
     if memory is not None:
         header["lasting"] = True
     front = marshal.dumps(header, MARSHAL)
-    size = _LENGTH.size + len(front) + chunks.size + sum(view.nbytes for view in views)
-    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
+    size = _LENGTH.size + len(front) + chunks.size
+    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
+    pieces += [data for _, data in chunks.beside or ()]
     extras = {*pickler.extras, "importing"} if listed is not None else pickler.extras
     parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
     if listed is None and memory is None:
