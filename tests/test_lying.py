@@ -75,7 +75,10 @@ LIES: dict[str, tuple[bytes, Any]] = {
     "a request that is no text": (frame(wire.ASK, b"\xff\xfe\0\xff") + FIVE, 5),
     "an empty request": (frame(wire.ASK) + FIVE, 5),
     "a request beyond the limit": (frame(wire.ASK, b"x" * 60000), ResultError),
-    "requests for ever": (frame(wire.ASK, b"module\0os") * 100_000, ResultError),
+    "requests for ever": (
+        frame(wire.ASK, b"module\0os") * 100_000,
+        (ResultError, RemoteConnectionLost),  # if they were answered as fast as they came
+    ),
 }
 
 
@@ -104,13 +107,21 @@ def outcome(python: Any, way: str = "call") -> Any:
     return found
 
 
+def check(found: Any, expected: Any) -> None:
+    """An outcome must be this value, or of such a type."""
+    if isinstance(expected, int):
+        assert found == expected
+    else:
+        assert isinstance(found, expected), repr(found)
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("way", ["call", "submit"])
 @pytest.mark.parametrize("name", LIES)
 def test_a_lie_ends_its_call_with_an_error(hosts: Any, name: str, way: str) -> None:
     said, expected = LIES[name]
     found = outcome(hosts(said, ends=True).python(hide=True), way)
-    assert found == expected or type(found) is expected
+    check(found, expected)
 
 
 @pytest.mark.parametrize("name", ["the end twice", "an end of no bytes", "requests for ever"])
@@ -118,7 +129,7 @@ def test_a_lie_in_pieces_is_the_same_lie(hosts: Any, name: str) -> None:
     said, expected = LIES[name]
     pieces = [said[at : at + 7] for at in range(0, 7000, 7)] + [said[7000:]]
     found = outcome(hosts(*pieces, ends=True).python(hide=True))
-    assert found == expected or type(found) is expected
+    check(found, expected)
 
 
 def peak_of(work: Callable[[], None]) -> int:
@@ -147,7 +158,7 @@ class Standing(io.StringIO):
 def test_output_that_ignores_flow_control_is_not_kept(
     hosts: Any, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fabremote.calls.UNHANDLED", limit := 1 << 16)
+    monkeypatch.setattr("fabremote.calls.UNHANDLED", limit := 1 << 13)
     # Each frame came with much for a call that there is not, which must not be kept beside it.
     piece = frame(STDOUT, b"x" * size) + frame(STDOUT, b"y" * 2000, 9)
     host = hosts(frame(STDOUT, b"first"), *[piece * 50] * (4 * limit // max(1, size) // 50 + 1))
@@ -211,7 +222,7 @@ def test_a_lying_host_leaves_the_connection_usable(
 ) -> None:
     said, expected = SAID[name]
     found = outcome(conn_openssh.python(python=lying_python(tmp_path, said), hide=True))
-    assert found == expected or type(found) is expected
+    check(found, expected)
     assert conn_openssh.call(abs, -6) == 6
 
 
