@@ -44,6 +44,12 @@ def demo(c: Context) -> None:
     c.run(f"{PYTHON} -m fabremote.demo", echo=True, pty=True)
 
 
+@task(help={"seconds": "for how long"})
+def fuzz(c: Context, seconds: int = 120) -> None:
+    """Fuzz what reads a host's bytes; needs the dependency group "fuzz"."""
+    c.run(f"{PYTHON} -m tests.fuzz {seconds}", echo=True)
+
+
 @task
 def docs(c: Context) -> None:
     """The documentation's site, in build/site; needs the dependency group "docs"."""

@@ -55,7 +55,7 @@ AGENT_MODULES = (
 )
 
 # Sent only before the first call that needs them, in the order in which they import each other.
-EXTRA_MODULES = ("classes", "importing", "lasting", "standins", "class_sources")
+EXTRA_MODULES = ("classes", "importing", "lasting", "standins", "class_sources", "third_party")
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 # Until the agent has imported what it uses, PYTHONPATH can't put others in its place.
@@ -182,7 +182,10 @@ def _source(name: str) -> str:
 
 
 def condensed(source: str) -> str:
-    """Return Python source without docstrings and comments; each line keeps its number."""
+    """Return Python source without docstrings, comments and deep indents.
+
+    Each line keeps its number.
+    """
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         first = node.body[0] if isinstance(node, _DOCUMENTED) and node.body else None
@@ -190,7 +193,14 @@ def condensed(source: str) -> str:
             end = first.end_lineno or first.lineno
             lines[first.lineno - 1] = " " * first.col_offset + '""'
             lines[first.lineno : end] = [""] * (end - first.lineno)
-    return "\n".join("" if line.lstrip().startswith("#") else line for line in lines) + "\n"
+    kept = ["" if line.lstrip().startswith("#") else line for line in lines]
+    return "\n".join(map(_shallow, kept)) + "\n"
+
+
+def _shallow(line: str) -> str:
+    """Return a line indented by a blank for each four; the agent has no text of several lines."""
+    rest = line.lstrip(" ")
+    return " " * ((len(line) - len(rest)) // 4) + rest
 
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)

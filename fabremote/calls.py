@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fabremote.agent import wire
@@ -23,7 +22,7 @@ from fabremote.exceptions import (
 from fabremote.options import Options
 from fabremote.printing import printable
 from fabremote.progress import Bar, reporter
-from fabremote.receiving import Answer, Buffers, Data
+from fabremote.receiving import Answer, Data, Outcome
 from fabremote.streams import Feeder, Output, local_stream
 
 if TYPE_CHECKING:
@@ -47,20 +46,6 @@ ASKED = 2
 LAST_WORD = 3.0
 # What these frames hold, in bytes.
 SIZES = {wire.DONE: wire.STATUS.size, wire.TAKEN: wire.NUMBER.size}
-
-
-@dataclass
-class Outcome:
-    """How a call ended: its answer's bytes, or the error that stands for it.
-
-    ``answer``: a letter and a pickle; ``buffers``: what that refers to.
-    """
-
-    answer: memoryview | None = None
-    buffers: Buffers | None = None
-    error: BaseException | None = None
-    stdout: str = ""
-    stderr: str = ""
 
 
 class Process(Protocol):

@@ -8,7 +8,7 @@ from fabremote.calls import Outcome
 from fabremote.exceptions import ResultError, ShippingError
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
-from fabremote.shipping.missing import with_remedy
+from fabremote.shipping.missing import versions, with_remedy
 from fabremote.shipping.modules import modules_of
 
 
@@ -52,11 +52,12 @@ def not_loaded(
     """Return the error for a call that was sent but could not be loaded there."""
     found = raised.records(data)
     cause = with_remedy(raised.rebuild(found, decoder, label), label, modules_of(modules))
-    why = f"{found[0].type_name}: {found[0].text}"
+    why = f"{found[0].type_name}: {found[0].text[:2000]}"
     if isinstance(cause, ModuleNotFoundError):
         why = str(cause)
     error = ShippingError(
-        f"{decoder.what} was sent, but not loaded there: {why.rstrip('.')}. "
+        f"{decoder.what} was sent, but not loaded there: {why.rstrip('.')}."
+        f"{versions(found[0].notes)} "
         "What the function uses must be importable by that interpreter."
     )
     error.__cause__ = cause

@@ -1,9 +1,10 @@
-"""An answer's bytes as they come: the pickle, and the large buffers beside it."""
+"""An answer's bytes as they come: the pickle, and the large buffers beside it; the outcome."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fabremote.agent import wire
@@ -15,6 +16,20 @@ _CODE = struct.Struct(">Q")
 _BESIDE = b"B"
 
 Data = bytes | memoryview
+
+
+@dataclass
+class Outcome:
+    """How a call ended: its answer's bytes, or the error that stands for it.
+
+    ``answer``: a letter and a pickle; ``buffers``: what that refers to.
+    """
+
+    answer: memoryview | None = None
+    buffers: Buffers | None = None
+    error: BaseException | None = None
+    stdout: str = ""
+    stderr: str = ""
 
 
 class Answer:
@@ -113,4 +128,4 @@ class Buffers:
         return next(self._rooms).take()
 
 
-__all__ = ["TOTAL", "Answer", "Buffers", "Data"]
+__all__ = ["TOTAL", "Answer", "Buffers", "Data", "Outcome"]

@@ -39,7 +39,7 @@ from fabremote import (
     wrap,
 )
 from fabremote.agent import wire
-from fabremote.bootstrap import AGENT_MODULES, EXTRA_MODULES, FLOOR, extra, runner
+from fabremote.bootstrap import AGENT_MODULES, EXTRA_MODULES, FLOOR, condensed, extra, runner
 from fabremote.demo.server import Server
 from tests import interpreters
 from tests.conftest import connect
@@ -398,6 +398,31 @@ def test_nothing_of_a_call_shows_in_the_process_list(
     assert not future.done()
     assert future.result(5) is None
     assert sorted(openssh.home.rglob("*")) == files
+
+
+class Undocumented(ast.NodeTransformer):
+    """Takes docstrings out, and leaves where the rest stands."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            del node.body[0]
+        return node
+
+
+def meaning(source: str) -> tuple[str, list[int]]:
+    tree = Undocumented().visit(ast.parse(source))
+    return ast.dump(tree), [node.lineno for node in ast.walk(tree) if hasattr(node, "lineno")]
+
+
+@pytest.mark.parametrize("folder", ["agent", "remote"])
+def test_what_is_sent_condensed_means_the_same_on_the_same_lines(folder: str) -> None:
+    for file in Path(fabremote.__file__).with_name(folder).glob("*.py"):
+        source = file.read_text("utf-8")
+        assert meaning(condensed(source)) == meaning(source), file
 
 
 # Frames

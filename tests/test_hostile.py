@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import time
+import traceback
 import tracemalloc
 import types
 from collections.abc import Callable, Iterator
@@ -617,6 +618,11 @@ EXCEPTIONS: list[tuple[Any, ...]] = [
     (("builtins", "UnicodeDecodeError"), (), {}),
     (("builtins", "UnicodeDecodeError"), ("utf-8", b"", 10**30, 1, "x"), {}),
     (("builtins", "UnicodeDecodeError"), ("utf-8", b"a", -5, 1 << 62, "x"), {}),
+    (("builtins", "UnicodeDecodeError"), ("utf-8", b"a", -(1 << 40), -(1 << 40) + 1, "x"), {}),
+    (("builtins", "UnicodeEncodeError"), ("utf-8", "a", -(1 << 40), -(1 << 40) + 1, "x"), {}),
+    (("builtins", "UnicodeTranslateError"), ("a", -(1 << 40), -(1 << 40) + 1, "x"), {}),
+    (("builtins", "SyntaxError"), ("a", ("f", 1, 1, "x", 1, 1 << 40)), {}),
+    (("builtins", "SyntaxError"), ("a", ("f", 1, 1 << 40, "x", 1, 1 << 40)), {}),
     (("builtins", "SyntaxError"), ("a", (1,)), {}),
     (("builtins", "SyntaxError"), ("a", 5), {}),
     (("builtins", "OSError"), ([], {}, (), None, 5), {}),
@@ -778,6 +784,10 @@ def check_refused_or_harmless(data: bytes, trust: Any = ()) -> Any:
     assert peak < 50 << 20
     if isinstance(result, ResultError):
         check_message(str(result))
+    if isinstance(result, Exception):
+        # Nor does it harm to show it.
+        assert len("".join(traceback.format_exception(result))) < 1 << 20
+        RAN[:] = [name for name in RAN if name != "__str__"]
     assert RAN == []
     check_harmless(result, set())
     after = snapshot()

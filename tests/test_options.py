@@ -381,7 +381,6 @@ def test_warn_is_refused(nowhere: Connection) -> None:
         ("user", "connection"),
         ("password", "watchers="),
         ("logging", "printed"),
-        ("progress", "print"),
         ("shell", "python="),
     ],
 )

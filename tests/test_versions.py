@@ -142,8 +142,9 @@ def test_every_kind_of_function_travels(
     found = environments.results(local_version)[interpreters.found()[remote_version]]
     counts = f"{found['right']} right, {found['refused']} refused, {len(found['wrong'])} wrong"
     record_property("counted", f"{local_version} to {remote_version}: {counts}")
+    # What is refused must be, see `tests.corpus.run`: so these are all that there are.
     assert found["wrong"] == []
-    assert found["right"] >= 200
+    assert found["right"] + found["refused"] == found["cases"] >= 200
     newer = tuple(map(int, remote_version.split("."))) >= tuple(map(int, local_version.split(".")))
     assert not (newer and found["refused"]), "nothing is too new for the same version or a newer"
 
@@ -825,14 +826,8 @@ def test_a_doctest_reaches_another_version(tmp_path: Path) -> None:
     assert run_there(script, tmp_path) == "TestResults(failed=0, attempted=3)\n"
 
 
-@pytest.mark.timeout(200)
-def test_code_from_the_command_line_reaches_another_version(
-    environments: Environments, tmp_path: Path
-) -> None:
-    if LOCALS[-1] < "3.13":
-        pytest.skip("before 3.13, Python doesn't keep the text of -c")
-    printed = run_there(SCRIPT, tmp_path, environments.newest, "-c")
-    assert printed == f"True 4 {OLDEST} __main__\n"
+def test_code_from_the_command_line_reaches_another_version(tmp_path: Path) -> None:
+    assert run_there(SCRIPT, tmp_path, sys.executable, "-c") == f"True 4 {OLDEST} __main__\n"
 
 
 @pytest.mark.timeout(200)

@@ -23,7 +23,8 @@ def find(name):
         # The class of each dtype: numpy.dtype, numpy.dtype[...] or numpy.dtypes....
         if rest == "dtype" or rest.startswith(("dtype[", "dtypes.")):
             return ("numpy_dtype", _dtype_value)
-        return _NUMPY.get(rest)
+        # numpy.random keeps its classes in modules of their own.
+        return _NUMPY.get(rest.rpartition(".")[2] if rest.startswith("random.") else rest)
     # pandas keeps its classes in modules that differ between its versions.
     return _PANDAS.get(rest.rpartition(".")[2]) if package == "pandas" else None
 
@@ -72,7 +73,24 @@ def _array(obj):
     return (kind, obj.shape, order, PickleBuffer(obj.ravel(order).view("u1")))
 
 
+def _bit_generator(obj):
+    seed = getattr(obj, "seed_seq", None) or getattr(obj, "_seed_seq", None)
+    return (type(obj).__name__, seed, obj.state)
+
+
+def _random_state(obj):
+    state = obj.get_state(legacy=True)
+    return state if type(state) is tuple else None
+
+
+def _seeds(obj):
+    return (obj.entropy, obj.spawn_key, obj.pool_size, obj.n_children_spawned)
+
+
 _NUMPY = {
+    "Generator": ("numpy_generator", lambda obj: (obj.bit_generator,)),
+    "RandomState": ("numpy_random_state", _random_state),
+    "SeedSequence": ("numpy_seed_sequence", _seeds),
     "ndarray": ("numpy_array", _array),
     "str_": ("numpy_str", lambda obj: (str(obj),)),
     "bytes_": ("numpy_bytes", lambda obj: (bytes(obj),)),
@@ -84,6 +102,8 @@ for _name in (
     *("float16", "float32", "float64", "complex64", "complex128"),
 ):
     _NUMPY[_name] = ("numpy_scalar", _scalar)
+for _name in ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"):
+    _NUMPY[_name] = ("numpy_bit_generator", _bit_generator)
 
 
 # pandas

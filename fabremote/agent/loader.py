@@ -66,6 +66,7 @@ class Stream:
 
 Method = type(Stream(b"").read)
 
+LIBRARIES = "numpy", "pandas"
 NAT = "pandas._libs.tslibs.nattype."
 # What versions of NumPy and pandas call the same: (its beginning, the other one).
 RENAMED = (
@@ -143,6 +144,12 @@ def missing(error, module, name=None):
     return error
 
 
+def libraries():
+    """Return the versions of what objects in payloads are of, and differ between versions."""
+    found = [(name, getattr(sys.modules.get(name), "__version__", 0)) for name in LIBRARIES]
+    return ["There: %s %s" % each for each in found if each[1]]
+
+
 def imported(name):
     """Import and return the module called ``name``."""
     __import__(name)
@@ -185,20 +192,6 @@ def lru_cache(wrapped, maxsize, typed):
     import functools
 
     return functools.lru_cache(maxsize, typed)(wrapped)
-
-
-def string_dtype(storage, missing):
-    """Return the dtype of pandas' texts; before pandas 2.3 its missing value is always NA."""
-    make = attribute("pandas", "StringDtype")
-    try:
-        return make(storage, missing)
-    except TypeError:
-        return make()
-
-
-def strings(dtype, values):
-    """Return texts as an array of pandas."""
-    return attribute("pandas", "array")(values, dtype=dtype)
 
 
 def typing_object(kind, name, args=(), settings={}):  # noqa: B006

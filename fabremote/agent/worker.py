@@ -149,6 +149,7 @@ def respond(received):
         fn, args, kwargs, trust = loader.load(data, (room.take() for room in rooms))
         del data
     except BaseException as error:
+        error.__notes__ = list(getattr(error, "__notes__", ())) + loader.libraries()
         pieces = failed(b"L", error, answers.Encoder())
         if not bundle.FAILED:
             return pieces

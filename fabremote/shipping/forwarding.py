@@ -25,8 +25,9 @@ from typing import Any
 
 from fabremote.agent.bundle import MORE, PACKAGE, REQUEST, TOTAL
 from fabremote.exceptions import ResultError
+from fabremote.shipping.finding import find_spec
 from fabremote.shipping.modules import Scope, stale, with_parents
-from fabremote.shipping.sources import MARSHAL, Source, find_spec, is_installed_file
+from fabremote.shipping.sources import MARSHAL, Source, is_installed_file
 
 # The largest data file that is sent, in bytes.
 LARGEST = 64 << 20
@@ -179,7 +180,8 @@ class Forwarder:
         folders = [place for place in self._places(package, path) if os.path.isdir(place)]
         for folder in folders:
             for entry in _entries(folder):
-                if not entry.name.startswith(".") and entry.name != "__pycache__":
+                # Not even the names of what is kept.
+                if self._places(package, f"{path}/{entry.name}" if path else entry.name):
                     is_package = os.path.isfile(os.path.join(entry.path, "__init__.py"))
                     found.setdefault(entry.name, (entry.name, entry.is_dir(), is_package))
         return sorted(found.values()) if folders else None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import re
+import sys
+from collections.abc import Iterable
 
-from fabremote.shipping import sources
+from fabremote.shipping.finding import find_spec
 from fabremote.shipping.modules import Modules
 from fabremote.shipping.sources import is_standard
 from fabremote.shipping.this_side import is_library
@@ -15,6 +18,8 @@ _MISSING = re.compile(
     r"(?:; '(?P=name)' is not a package)?(?P<end>\)?)",
     re.DOTALL,
 )
+# What an agent notes of a library when a payload could not be loaded.
+_THERE = re.compile(r"There: (numpy|pandas) ([0-9A-Za-z.+-]{1,40})")
 
 
 def explain_missing(name: str, modules: Modules, where: str) -> str:
@@ -31,12 +36,40 @@ def _remedy(name: str, modules: Modules) -> str:
         return f"modules= keeps it from being sent: leave that out, or install {name} there."
     if is_library(name):
         return f"The function runs on the host: use this in the code that calls it, or {install}"
-    spec = sources.find_spec(name)
+    spec = find_spec(name)
     if spec is None:
         return f"Nor is it here: {install}"
     if isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
-        return f"It is a compiled extension: {install}"
-    return f'Send it with modules=["{top}"], or {install}'
+        return f"It is a compiled extension: {install}{_here(top)}"
+    if _has_extensions(spec.submodule_search_locations or ()):
+        return f"It has compiled extensions: {install}{_here(top)}"
+    return f'Send it with modules=["{top}"], or {install}{_here(top)}'
+
+
+def _has_extensions(folders: Iterable[str]) -> bool:
+    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+    files = (name for folder in folders for _, _, names in os.walk(folder) for name in names)
+    return any(name.endswith(suffixes) for name in files)
+
+
+def _version(library: str) -> str | None:
+    found = getattr(sys.modules.get(library), "__version__", None)
+    return found if isinstance(found, str) else None
+
+
+def _here(library: str) -> str:
+    version = _version(library)
+    return f" Here it is {library} {version}." if version else ""
+
+
+def versions(notes: Iterable[str]) -> str:
+    """Return a sentence on the libraries whose version there, told by notes, is another here."""
+    there = [found for note in notes if (found := _THERE.fullmatch(note))]
+    pairs = [
+        (name, version, _version(name)) for name, version in (each.groups() for each in there)
+    ]
+    told = [f"{name} {one} there, {other} here" for name, one, other in pairs if one != other]
+    return f" It is {'; '.join(told)}." if told else ""
 
 
 def with_remedy(error: BaseException, where: str, modules: Modules) -> BaseException:
@@ -51,4 +84,4 @@ def with_remedy(error: BaseException, where: str, modules: Modules) -> BaseExcep
     return error
 
 
-__all__ = ["explain_missing", "with_remedy"]
+__all__ = ["explain_missing", "versions", "with_remedy"]

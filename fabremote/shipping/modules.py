@@ -21,6 +21,7 @@ import cloudpickle
 from fabremote.agent.bundle import MODULE
 from fabremote.exceptions import ShippingError
 from fabremote.shipping import source_syntax, sources
+from fabremote.shipping.finding import find_spec
 from fabremote.shipping.sources import (
     MARSHAL,
     Source,
@@ -290,7 +291,7 @@ def stale(source: Source) -> str:
 
 
 def _unsendable(name: str) -> str:
-    spec = sources.find_spec(name)
+    spec = find_spec(name)
     if spec is None:
         return f"modules={[name]!r}: there is no module {name} here. Install it here, too."
     if isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
