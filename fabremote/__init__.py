@@ -23,6 +23,7 @@ How a call travels::
     session     one live agent, shared by an interpreter's calls
         |-- calls, streams   one call's frames, output and outcome
         |-- links            the SSH channel or local process below
+        |-- sudo             the way into another user's processes
         |-- bootstrap        the agent's way to the host
         |
     agent       what runs there; sent as source
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from fabremote.connection import Connection
 from fabremote.exceptions import (
     EnvironmentBuildError,
+    RemoteAuthFailure,
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteConnectionRefused,
@@ -42,6 +44,7 @@ from fabremote.exceptions import (
     RemoteHostKeyRejected,
     RemoteInterpreterMissing,
     RemoteProcessDied,
+    RemoteSudoRefused,
     RemoteTimeout,
     RemoteTraceback,
     ResultError,
@@ -62,6 +65,7 @@ __all__ = [
     "EnvironmentBuildError",
     "GroupResult",
     "Interpreter",
+    "RemoteAuthFailure",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
@@ -71,6 +75,7 @@ __all__ = [
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",
     "RemoteProcessDied",
+    "RemoteSudoRefused",
     "RemoteTimeout",
     "RemoteTraceback",
     "Remotely",

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 
 from fabremote.printing import printable
 
-COMMAND = "exec sh -c 'IFS= read -r line; eval \"$line\"'"
+READ_LINE = 'IFS= read -r line; eval "$line"'
+COMMAND = f"exec sh -c '{READ_LINE}'"
 MARKER_SIZE = 32
 FLOOR = (3, 6)
 

@@ -6,6 +6,8 @@
      +- RemoteConnectionRefused           no SSH connection could be had
      |   +- RemoteHostKeyRejected
      +- RemoteInterpreterMissing          no such interpreter, or not a usable one
+     +- RemoteSudoRefused                 sudo does not let in
+     |   +- RemoteAuthFailure             also invoke's AuthFailure: the wrong password
      +- EnvironmentBuildError             the packages required can't be had there
      +- RemoteConnectionLost              the link broke during a call
      +- RemoteProcessDied                 the worker ended without an answer
@@ -24,6 +26,9 @@ a built-in one or one of the caller's own classes; its remote traceback is the
 from __future__ import annotations
 
 import concurrent.futures
+
+from invoke.exceptions import AuthFailure
+from invoke.runners import Result
 
 
 class RemoteException(Exception):
@@ -49,6 +54,25 @@ class RemoteInterpreterMissing(RemoteException):
         super().__init__(message)
         self.interpreter = interpreter
         self.tried = tried
+
+
+class RemoteSudoRefused(RemoteException):
+    """sudo on the host does not let the login's user run what ``sudo=True`` asks for."""
+
+
+class RemoteAuthFailure(RemoteSudoRefused, AuthFailure):
+    """sudo did not take the password.
+
+    Attributes, as of invoke's AuthFailure: ``result``, a Result without an exit
+    status whose ``stdout`` is what sudo said; ``prompt`` (str).
+    """
+
+    def __init__(self, message: str, result: Result, prompt: str) -> None:
+        AuthFailure.__init__(self, result, prompt)
+        self.args = (message,)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class EnvironmentBuildError(RemoteException):
@@ -153,6 +177,7 @@ class RemoteTraceback(Exception):
 
 __all__ = [
     "EnvironmentBuildError",
+    "RemoteAuthFailure",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
@@ -161,6 +186,7 @@ __all__ = [
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",
     "RemoteProcessDied",
+    "RemoteSudoRefused",
     "RemoteTimeout",
     "RemoteTraceback",
     "ResultError",

@@ -29,6 +29,7 @@ LAYERS = (
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
     {"calls", "links", "outbox", "refusals", "service", "session", "starting", "store", "streams"},
+    {"sudo"},
     {"shipping"},
     {"interpreter"},
     {"environments", "sessions"},
