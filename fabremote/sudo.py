@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import re
 import secrets
 import shlex
 import sys
@@ -44,6 +45,8 @@ from fabremote.options import Options
 from fabremote.printing import printable
 
 KEEP = 1 << 16
+# What sudo and sudo-rs say of it, where they speak English.
+_WRONG = re.compile("incorrect (password|authentication) attempt")
 # Gives its argument, a command, a controlling terminal. Its own ends with it.
 _TERMINAL = r"""
 import os,sys,fcntl,termios,_thread
@@ -180,7 +183,11 @@ class Entry:
             if self.asked > 1:
                 raise self._asker.rejected(self._options, self._text())
             self._send(self._asker.password(self._options))
-        return f"{self._marker} in\n".encode() in self._said
+        entered = f"{self._marker} in\n".encode() in self._said
+        # Allowed one try only, it does not ask again.
+        if not entered and self.asked and _WRONG.search(self._text()):
+            raise self._asker.rejected(self._options, self._text())
+        return entered
 
     def _send(self, line: str) -> None:
         with contextlib.suppress(OSError):

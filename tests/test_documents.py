@@ -1,7 +1,8 @@
 """The README, docs/ and the examples are run as they stand, each block in a process of its own.
 
 A Python block is a script, and prints what the text block after it shows. A comment
-above a block may say more: ``file NAME`` makes it a file for the blocks after it under the same
+above a block may say more: ``with sudo`` has it skipped where that can't be tested,
+``file NAME`` makes it a file for the blocks after it under the same
 heading, and ``run`` makes each line of it a command, run in the folder of those files.
 """
 
@@ -19,6 +20,7 @@ import paramiko
 import pytest
 
 from fabremote.demo.server import Server, find_sshd
+from tests.sudo_users import why_not
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -82,7 +84,9 @@ COMMANDS = [
 ]
 PAGES = sorted(DOCS.glob("*.md"))
 IN_DOCS = [block for page in [README, *PAGES] for block in blocks(page) if block.mark not in OWN]
-SCRIPTS = [block for block in IN_DOCS if block.language == "python" and not block.mark]
+SCRIPTS = [
+    block for block in IN_DOCS if block.language == "python" and block.mark in ("", "with sudo")
+]
 RUNS = [block for block in IN_DOCS if block.mark == "run"]
 
 
@@ -170,6 +174,9 @@ def surroundings(block: Block, tmp_path: Path, environment: dict[str, str]) -> d
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=lambda block: block.name)
 def test_docs_python(block: Block, folder: Path, surroundings: dict[str, str]) -> None:
+    reason = why_not() if block.mark else None
+    if reason:
+        pytest.skip(reason)
     script = folder / "block.py"
     script.write_text(block.body, "utf-8")
     done = run([sys.executable, script.name], folder, surroundings)
