@@ -37,6 +37,7 @@ LAYERS = (
     {"group", "group_result", "hosts"},
     {"decorator", "stateful", "targets", "tasks", "wrapping"},
     {"__init__"},
+    {"dask", "dask_servers"},
     {"doctor", "doctor_host_key", "doctor_interpreters", "doctor_report", "__main__"},
 )
 # Beside the library: nothing of it imports these.
