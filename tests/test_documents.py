@@ -8,11 +8,15 @@ heading, and ``run`` makes each line of it a command, run in the folder of those
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -337,3 +341,138 @@ def test_facts_tells_of_a_host_it_could_not_ask(environment: dict[str, str]) -> 
     assert done.returncode == 1
     assert [row.split()[0] for row in done.stdout.splitlines()] == ["host", "web1"]
     assert done.stderr.startswith("localhost:1: RemoteConnectionRefused: ")
+
+
+def texts_of(folder: Path, release: str) -> str:
+    """The path of a release's archive, in a folder: it is well unless its name says otherwise."""
+    source = folder / release
+    source.mkdir()
+    (source / "check").write_text(f"#!/bin/sh\ntest {release} != bad\n")
+    (source / "check").chmod(0o755)
+    archive = folder / f"{release}.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(source / "check", "check")
+    return str(archive)
+
+
+def test_a_release_is_rolled_out_and_back_where_it_is_not_well(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    place = ["--hosts", "web1,web2", "--folder", f"{tmp_path}/{{host}}"]
+
+    def deploy(release: str) -> subprocess.CompletedProcess[str]:
+        command = ["fab", "-c", "rollout", "deploy", "--archive", texts_of(tmp_path, release)]
+        return run([*command, *place, "--tries", "2", "--pause", "0.05"], EXAMPLES, environment)
+
+    def current() -> list[str]:
+        return [(tmp_path / host / "current").resolve().name for host in ("web1", "web2")]
+
+    first = deploy("one")
+    assert first.returncode == 0, first.stderr
+    assert deploy("two").stdout.splitlines() == [
+        f"{host}: two {what}"
+        for host in ("web1", "web2")
+        for what in ("installed, in place of one", "is well")
+    ]
+    assert current() == ["two", "two"]
+    bad = deploy("bad")
+    assert (bad.returncode, bad.stderr) == (
+        1,
+        "web1: bad is not well; all hosts have what they had\n",
+    )
+    assert "web1: back to two" in bad.stdout
+    assert "web2" not in bad.stdout
+    assert current() == ["two", "two"]
+    back = run(["fab", "-c", "rollout", "back", *place], EXAMPLES, environment)
+    assert back.returncode == 0, back.stderr
+    assert current() == ["one", "one"]
+
+
+def test_logs_are_searched_on_all_hosts_as_they_grow(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("fine\nerror 1\n")
+    command = ["fab", "-c", "logs", "search", "--hosts", "web1,web2", "--pattern", "error"]
+    once = run([*command, "--path", f"{tmp_path}/*.log"], EXAMPLES, environment)
+    assert once.returncode == 0, once.stderr
+    assert sorted(once.stdout.splitlines()) == [
+        "2 lines match",
+        f"web1: {log}: error 1",
+        f"web2: {log}: error 1",
+    ]
+    missing = run([*command, "--path", "/no/log"], EXAMPLES, environment)
+    assert missing.returncode == 1
+    assert sorted(missing.stderr.splitlines()) == [
+        "web1: no file /no/log",
+        "web2: no file /no/log",
+    ]
+    following = [*command, "--path", str(log), "--follow"]
+    with subprocess.Popen(
+        following, cwd=EXAMPLES, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline()[:4] for _ in range(2)} == {"web1", "web2"}
+        with log.open("a") as file:
+            file.write("error 2\n")
+        assert {process.stdout.readline()[-2:] for _ in range(2)} == {"2\n"}
+        process.send_signal(2)
+        assert process.wait(20) != 0
+
+
+def test_a_database_moves_from_host_to_host(environment: dict[str, str], tmp_path: Path) -> None:
+    source, target = tmp_path / "a.db", tmp_path / "b.db"
+    with contextlib.closing(sqlite3.connect(source)) as database, database:
+        database.execute("create table t (n integer, text)")
+        rows = [(n, f"row; {n}\nof 'many'") for n in range(20_000)]
+        database.executemany("insert into t values (?, ?)", rows)
+    command = ["fab", "-c", "database", "copy", "--source", "web1", "--target", "web2"]
+    done = run([*command, "--path", str(source), "--to", str(target)], EXAMPLES, environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("20003 statements copied")
+    with contextlib.closing(sqlite3.connect(target)) as database:
+        assert database.execute("select * from t order by n").fetchall() == rows
+    before = target.read_bytes()
+    for lacking in (
+        ["--path", "/no/db", "--to", str(target)],
+        ["--path", str(source), "--to", "/no/db"],
+    ):
+        done = run([*command, *lacking], EXAMPLES, environment)
+        assert done.returncode == 1
+        assert done.stderr.startswith("nothing was copied: ")
+    assert target.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "b.db"]
+
+
+def test_a_model_is_trained_with_packages_and_progress(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.json"
+    command = [
+        "fab",
+        "-c",
+        "training",
+        "-H",
+        "web1",
+        "train",
+        "--epochs",
+        "4",
+        "--model",
+        str(model),
+    ]
+    done = run(command, EXAMPLES, environment)
+    assert done.returncode == 0, done.stderr
+    assert [f"training: {percent}%" in done.stderr for percent in (25, 50, 75, 100)] == [True] * 4
+    assert json.loads(model.read_text())["accuracy"] > 0.9
+
+
+def test_inv_runs_what_comes_before_and_after(environment: dict[str, str], tmp_path: Path) -> None:
+    command = ["inv", "publish", "--hosts", "web1,web2", "--folder", str(tmp_path)]
+    done = run(command, EXAMPLES, environment)
+    assert done.returncode == 0, done.stderr
+    words = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert words == ["check", "build", "publish", "publish", "publish", "clean"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        path.name for path in EXAMPLES.glob("*.py")
+    }
+    assert not (EXAMPLES / "build").exists()
