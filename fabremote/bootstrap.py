@@ -21,6 +21,7 @@ import re
 import secrets
 import shlex
 import sys
+import threading
 import zlib
 from dataclasses import dataclass
 
@@ -99,6 +100,7 @@ start(%r)
 """
 
 
+_making = threading.Lock()
 _HELLO = rb"\n%s hello (\d{1,4})\.(\d{1,4})\.(\d{1,4}) (\S+) (\d{1,4}) (\d{1,9}) ([^\n]*)\n"
 
 
@@ -130,9 +132,15 @@ def this_python() -> RemotePython:
     return RemotePython((major, minor, micro), name, level, 0, sys.executable)
 
 
-@functools.cache
 def runner() -> bytes:
     """Return the compressed runner, the same for every host and interpreter."""
+    # A group's threads all want it at once, and a cache lets each of them make it.
+    with _making:
+        return _runner()
+
+
+@functools.cache
+def _runner() -> bytes:
     folder = importlib.resources.files("fabremote.agent")
     texts = [(name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in AGENT_MODULES]
     sources = [(name, condensed(text)) for name, text in texts]

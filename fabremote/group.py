@@ -144,6 +144,11 @@ class ThreadingGroup(GroupCalls, fabric.ThreadingGroup):
 
     _outcomes = at_once
 
+    def close(self) -> None:
+        """Close all connections at once; what runs through them is killed first."""
+        with concurrent.futures.ThreadPoolExecutor(min(len(self), MAX_WORKERS) or 1) as pool:
+            list(pool.map(lambda one: one.close(), self))
+
 
 def wrap_group(group: fabric.Group) -> SerialGroup | ThreadingGroup:
     """Return a group of the same, wrapped connections that also runs Python functions."""
