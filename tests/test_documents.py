@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,6 +112,8 @@ def environment(
     (home / ".ssh" / "config").write_text(ssh_config(server))
     (home / ".ssh" / "known_hosts").write_text(known_hosts(server))
     shutil.copy(server.key, home / ".ssh" / "deploy")
+    # For those that log in to others from there.
+    shutil.copytree(home / ".ssh", server.home / ".ssh", dirs_exist_ok=True)
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     ours = {"HOME": str(home), "PATH": path, "PYTHONWARNINGS": "error"}
     return {**os.environ, **pip_env, **ours}
@@ -476,3 +479,43 @@ def test_inv_runs_what_comes_before_and_after(environment: dict[str, str], tmp_p
         path.name for path in EXAMPLES.glob("*.py")
     }
     assert not (EXAMPLES / "build").exists()
+
+
+def test_hosts_carry_others(environment: dict[str, str]) -> None:
+    command = [sys.executable, "tree.py", "--by", "web1,web2", "--python", sys.executable]
+    done = run([*command, "web1", "web2", "web3", "localhost:1"], EXAMPLES, environment)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["web1", "web2", "web3"]
+    assert all(float(line.split()[1]) >= 0 for line in lines)
+    assert done.stderr.startswith("localhost:1: RemoteConnectionRefused: ")
+
+
+def test_what_hosts_carry_ends_with_the_connections_to_them(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "nap.py"
+    script.write_text(
+        "import sys, time\n"
+        f"sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        "import tree\n"
+        "from fabremote import ThreadingGroup\n"
+        "def nap(path):\n"
+        "    open(path, 'w').write(str(__import__('os').getpid()))\n"
+        "    time.sleep(600)\n"
+        "with ThreadingGroup('web1') as by:\n"
+        f"    tree.call(by, ['web2'], nap, {str(tmp_path / 'pid')!r}, python=sys.executable)\n"
+    )
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(2)
+        process.communicate(timeout=30)
+    pid = Path("/proc") / (tmp_path / "pid").read_text()
+    while pid.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
