@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 def make_bytes(size: int) -> bytes:
     """Return ``size`` bytes."""
     return b"\x5a" * size

@@ -2,7 +2,8 @@
 
 Run it with ``python -m benchmarks.scale [HOSTS]``. All hosts are addresses of one sshd on this
 machine, 127.0.x.y. Each contender has processes of its own, which take turns: in each the group
-connects and runs once (cold), and then several times more (warm).
+connects and runs once (cold), and then several times more (warm). The third contender has Fabric
+start a Python on each host, which a call can't do without the first time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import fabric
 
 import fabremote
+from benchmarks.far_side import nothing
 from benchmarks.host import same_python
 from benchmarks.measure import Row, table
 from fabremote.demo.openssh import OpenSSHServer
@@ -75,19 +77,20 @@ class Watch:
             self.megabytes = max(self.megabytes, pages * resource.getpagesize() / 1e6)
 
 
-def nothing() -> None:
-    """What is called on each host."""
-
-
 def one(name: str, addresses: list[str], login: dict[str, Any]) -> dict[str, Any]:
     """Connect and run, cold and warm; return the seconds, and what it took here."""
     raise_limits()
-    module: Any = fabric if name == "fabric" else fabremote
+    module: Any = fabremote if name == "fabremote" else fabric
     group = module.ThreadingGroup(*addresses, **login)
-    action: Callable[[], Any] = (
-        (lambda: group.run("true", hide=True, in_stream=False))
+    command = (
+        "true"
         if name == "fabric"
-        else (lambda: group.call(nothing))
+        else f"python{sys.version_info[0]}.{sys.version_info[1]} -c pass"
+    )
+    action: Callable[[], Any] = (
+        (lambda: group.call(nothing))
+        if name == "fabremote"
+        else (lambda: group.run(command, hide=True, in_stream=False))
     )
     with Watch() as watch:
         began = time.perf_counter()
@@ -137,7 +140,7 @@ def measure(hosts: int = HOSTS) -> list[Row]:
             "port": server.port,
             "connect_kwargs": server.connect_kwargs,
         }
-        found: dict[str, list[dict[str, Any]]] = {"fabric": [], "fabremote": []}
+        found: dict[str, list[dict[str, Any]]] = {"fabric": [], "fabremote": [], "python": []}
         for turn in range(ROUNDS):
             for name in sorted(found, reverse=bool(turn % 2)):
                 found[name].append(spawn(name, addresses, login))
@@ -146,15 +149,15 @@ def measure(hosts: int = HOSTS) -> list[Row]:
         name: {key: statistics.median(one[key] for one in runs) for key in runs[0]}
         for name, runs in found.items()
     }
-    return rows(hosts, middle["fabremote"], middle["fabric"])
+    return rows(hosts, middle)
 
 
-def rows(hosts: int, ours: dict[str, float], fabrics: dict[str, float]) -> list[Row]:
+def rows(hosts: int, middle: dict[str, dict[str, float]]) -> list[Row]:
     """Return the table's rows."""
-    floor = 'Fabric\'s run("true")'
 
-    def row(what: str, key: str, unit: str, **target: Any) -> Row:
-        mine, theirs = ours[key], fabrics[key]
+    def row(what: str, key: str, unit: str, other: str = "fabric", **target: Any) -> Row:
+        mine, theirs = middle["fabremote"][key], middle[other][key]
+        floor = f"Fabric's run({'true' if other == 'fabric' else 'python3 -c pass'})"
         text = "{:.2f}{}" if unit == " s" else "{:.0f}{}"
         return Row(
             f"{what}, {hosts} hosts",
@@ -167,7 +170,9 @@ def rows(hosts: int, ours: dict[str, float], fabrics: dict[str, float]) -> list[
 
     return [
         row("group call, cold", "cold", " s", at_most=1.2),
+        row("group call, cold", "cold", " s", "python"),
         row("group call, warm", "warm", " s", at_most=0.5),
+        row("group call, warm", "warm", " s", "python"),
         row("closing", "closing", " s"),
         row("threads at most", "threads", ""),
         row("memory at most", "megabytes", " MB"),

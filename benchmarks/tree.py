@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import fabremote
+from benchmarks.far_side import nothing
 from benchmarks.measure import Row, table
-from benchmarks.scale import HOSTS, Watch, WideServer, nothing, raise_limits
+from benchmarks.scale import HOSTS, Watch, WideServer, raise_limits
 
 GATEWAYS = 10
 ROUNDS = 3

@@ -172,6 +172,7 @@ class Entry:
         self._terminal = terminal
         self._marker = secrets.token_hex(16)
         self._prompt = f"{self._marker} password:"
+        self._shell = f"echo; echo {self._marker} in; {READ_LINE}"
         self.asked = 0
         self.late = False
         self._new = self._said = b""
@@ -194,8 +195,8 @@ class Entry:
             self._link.send(line.encode("utf-8", "surrogateescape") + b"\n")
 
     def _script(self) -> str:
-        shell = f"echo; echo {self._marker} in; {READ_LINE}"
-        sudo = shlex.join([*_sudo(self._options, self._prompt), "--", "sh", "-c", shell])
+        words = [*_sudo(self._options, self._prompt), "--", "sh", "-c", self._shell]
+        sudo = shlex.join(words)
         if not self._terminal:
             return f"exec {sudo}"
         names = shlex.join([*candidates(), "python"])
@@ -233,8 +234,10 @@ class Entry:
         self._link.close()
 
     def _text(self) -> str:
-        """Return what was printed, the marker's own words aside."""
+        """Return what was printed, our own words aside."""
         text = self._said.decode("utf-8", "replace").replace(self._prompt, "\n")
+        # What may not be run is named with all its arguments.
+        text = text.replace(f" -c {self._shell}", "")
         lines = [line for line in text.splitlines() if line.strip() and self._marker not in line]
         return printable("\n".join(lines[-10:])[-2000:])
 

@@ -120,6 +120,9 @@ def test_who_may_not_is_told_what_sudo_says(host: SudoHost) -> None:
         with pytest.raises(RemoteSudoRefused, match=r"as root.*not in the sudoers") as caught:
             c.python(sudo=True, password=PASSWORD).call(me)
         assert not isinstance(caught.value, AuthFailure)
+    refused = pytest.raises(RemoteSudoRefused, match=r"not allowed to execute '\S*/sh' as root")
+    with host.connection("asks") as c, refused:
+        c.python(sudo=True, password=PASSWORD).call(me)
     with host.connection("free") as c, pytest.raises(RemoteSudoRefused, match=r"nobodies"):
         c.python(sudo=True, user="nobodies").call(me)
 
@@ -201,8 +204,8 @@ def test_an_interpreter_that_says_nothing_is_killed(host: SudoHost) -> None:
     silent.write_text("#!/bin/sh\nexec sleep 600\n")
     silent.chmod(0o755)
     with host.connection("asks") as c:
-        options = {"sudo": host.users["target"], "password": PASSWORD, "start_timeout": 1}
-        with pytest.raises(RemoteInterpreterMissing, match="did not start within 1 seconds"):
+        options = {"sudo": host.users["target"], "password": PASSWORD, "start_timeout": 4}
+        with pytest.raises(RemoteInterpreterMissing, match="did not start within 4 seconds"):
             c.python(python=silent, **options).call(me)  # type: ignore[arg-type]
         wait_for(lambda: not host.processes_of("target"))
 
