@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import fabric
 
@@ -108,47 +108,46 @@ class FabricCluster(SpecCluster):
             raise ValueError("FabricCluster() was given no hosts.")
         first = self._places[0] if scheduler_on is None else self._place(scheduler_on)
         keys: Security | None = Security.temporary() if security is True else security or None
-        self._launch = launch = Launch(options, _sendable(keys) if keys else None)
-        # Nobody else's default ports.
-        settings = {"port": 0, "dashboard_address": ":0", **(scheduler_options or {})}
-        self._worker = {
-            "cls": Worker,
-            "options": {
-                "launch": launch,
-                "worker_class": worker_class,
-                # A worker that can't reach the scheduler says so instead of trying for ever.
-                "death_timeout": 60,
-                **(worker_options or {}),
-            },
-        }
+        self._launch = Launch(options, _sendable(keys) if keys else None)
+        self._worker = self._worker_spec(worker_class, worker_options or {})
         workers: dict[Any, Any] = {}
         for number in range(len(self._places) if n_workers is None else n_workers):
             workers[number] = self._next(workers)
+        forward = bool(first.gateway) if forward is None else forward
+        self._begin(
+            workers=workers,
+            scheduler=self._scheduler_spec(first, forward, scheduler_options or {}),
+            worker=self._worker,
+            asynchronous=asynchronous,
+            security=keys,
+            name=name or "FabricCluster",
+            silence_logs=silence_logs,
+            shutdown_on_close=shutdown_on_close,
+        )
+
+    def _begin(self, **given: Any) -> None:
         try:
-            super().__init__(
-                workers=workers,
-                scheduler={
-                    "cls": Scheduler,
-                    "options": {
-                        "launch": launch,
-                        "place": first,
-                        "forward": bool(first.gateway) if forward is None else forward,
-                        **settings,
-                    },
-                },
-                worker=self._worker,
-                asynchronous=asynchronous,
-                security=keys,
-                name=name or "FabricCluster",
-                silence_logs=silence_logs,
-                shutdown_on_close=shutdown_on_close,
-            )
+            super().__init__(**given)
         except BaseException:
             # Its own thread goes on if it is the scheduler that could not be started.
-            if not asynchronous:
-                self._loop_runner.stop()
+            runner = vars(self).get("_loop_runner")
+            if runner is not None and not given["asynchronous"]:
+                runner.stop()
             self._close_opened()
             raise
+
+    def _worker_spec(self, term: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        # One that can't reach the scheduler says so, instead of trying for ever.
+        defaults = {"launch": self._launch, "worker_class": term, "death_timeout": 60}
+        return {"cls": Worker, "options": {**defaults, **options}}
+
+    def _scheduler_spec(
+        self, place: Any, forward: bool, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        # Ports that nobody else uses by default.
+        defaults = {"port": 0, "dashboard_address": ":0"}
+        own = {"launch": self._launch, "place": place, "forward": forward}
+        return {"cls": Scheduler, "options": {**own, **defaults, **options}}
 
     def _place(self, where: Any) -> Any:
         if isinstance(where, str):
@@ -164,7 +163,7 @@ class FabricCluster(SpecCluster):
         used = [spec["options"]["place"] for spec in workers.values()]
         count = [sum(one is place for one in used) for place in self._places]
         place = self._places[count.index(min(count))]
-        return {**self._worker, "options": {**cast(Any, self._worker["options"]), "place": place}}
+        return {**self._worker, "options": {**self._worker["options"], "place": place}}
 
     def new_worker_spec(self) -> dict[Any, Any]:
         """Return the name and spec of the next worker."""
