@@ -87,10 +87,8 @@ def inside(context: Context) -> str | None:
     return path or None
 
 
-def sudo(
-    given: Mapping[str, Any], config: Mapping[str, Any]
-) -> tuple[bool, str | None, str | None, str]:
-    """Return (whether sudo is asked for, its user, its password, its prompt)."""
+def sudo(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether sudo is asked for, and if so its user, password and prompt."""
     wanted = given.get("sudo") or False
     if not isinstance(wanted, (bool, str)):
         raise TypeError(f"sudo={wanted!r} must be True, False or a user's name.")
@@ -98,7 +96,7 @@ def sudo(
         for name in ("user", "password"):
             if given.get(name) is not None:
                 raise TypeError(f"{name}= is sudo's, and needs sudo=True. {_WITHOUT_SUDO[name]}")
-        return False, None, None, ""
+        return {}
     named = wanted if isinstance(wanted, str) else None
     user = given.get("user")
     if None not in (user, named) and user != named:
@@ -110,7 +108,8 @@ def sudo(
         not isinstance(password, str) or "\n" in password or "\0" in password
     ):
         raise TypeError("password= must be a str of one line, without NUL, or None.")
-    return True, user, password, str(config.get("prompt") or "")
+    prompt = str(config.get("prompt") or "")
+    return {"sudo": True, "user": user, "password": password, "prompt": prompt}
 
 
 _WITHOUT_SUDO = {

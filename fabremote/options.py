@@ -185,7 +185,6 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
     values |= {k: v for k, v in given.items() if v is not None or k not in _RUN_KEYS}
     if values["hide"] is True:
         values["echo"] = False
-    sudo, user, password, prompt = check.sudo(given, config.get("sudo", {}))
     dry = bool(run.get("dry"))
 
     def read(name: str, reader: Callable[[Any], T]) -> T:
@@ -197,10 +196,6 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         py_options=read("py_options", check.py_options),
         env={**check.call_env(context), **read("env", check.env)},
         cwd=check.cwd(values.get("cwd"), context),
-        sudo=sudo,
-        user=user,
-        password=password,
-        prompt=prompt,
         timeout=read("timeout", lambda value: check.seconds("timeout", value)),
         hide=read("hide", lambda value: check.hide(values)),
         echo=bool(values["echo"]) or dry,
@@ -222,6 +217,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         build_timeout=read("build_timeout", lambda value: check.seconds("build_timeout", value))
         or check.LONGEST,
         prefixes=tuple(context.command_prefixes),
+        **check.sudo(given, config.get("sudo", {})),
     )
 
 
