@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 def make_bytes(size: int) -> bytes:
     """Return ``size`` bytes."""
     return b"\x5a" * size

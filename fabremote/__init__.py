@@ -23,6 +23,7 @@ How a call travels::
     session     one live agent, shared by an interpreter's calls
         |-- calls, streams   one call's frames, output and outcome
         |-- links            the SSH channel or local process below
+        |-- sudo             the way into another user's processes
         |-- bootstrap        the agent's way to the host
         |
     agent       what runs there; sent as source
@@ -35,6 +36,7 @@ from fabremote.connection import Connection
 from fabremote.exceptions import (
     EnvironmentBuildError,
     NoHostsLeft,
+    RemoteAuthFailure,
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteConnectionRefused,
@@ -43,6 +45,7 @@ from fabremote.exceptions import (
     RemoteHostKeyRejected,
     RemoteInterpreterMissing,
     RemoteProcessDied,
+    RemoteSudoRefused,
     RemoteTimeout,
     RemoteTraceback,
     ResultError,
@@ -65,6 +68,7 @@ __all__ = [
     "GroupResult",
     "Interpreter",
     "NoHostsLeft",
+    "RemoteAuthFailure",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
@@ -75,6 +79,7 @@ __all__ = [
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",
     "RemoteProcessDied",
+    "RemoteSudoRefused",
     "RemoteTimeout",
     "RemoteTraceback",
     "Remotely",

@@ -21,6 +21,7 @@ import re
 import secrets
 import shlex
 import sys
+import threading
 import zlib
 from dataclasses import dataclass
 
@@ -29,10 +30,10 @@ from fabremote.printing import printable
 # Run is nothing but that line: a login shell's own start may have read some of what is sent.
 GREETING = ": fabremote;"
 STRAYED = 121  # the exit status if another came
-COMMAND = (
-    f'exec sh -c \'IFS= read -r line; case $line in "{GREETING}"*) eval "$line";; '
-    f"*) exit {STRAYED};; esac'"
+READ_LINE = (
+    f'IFS= read -r line; case $line in "{GREETING}"*) eval "$line";; *) exit {STRAYED};; esac'
 )
+COMMAND = f"exec sh -c '{READ_LINE}'"
 MARKER_SIZE = 32
 FLOOR = (3, 6)
 
@@ -128,6 +129,7 @@ except BaseException as error:
 """
 
 
+_making = threading.Lock()
 # Each field as long as it may be: a host that lies chooses what it says.
 _HELLO = (
     rb"\n%s hello (\d{1,2})\.(\d{1,3})\.(\d{1,3}) "
@@ -163,9 +165,15 @@ def this_python() -> RemotePython:
     return RemotePython((major, minor, micro), name, level, 0, sys.executable)
 
 
-@functools.cache
 def runner() -> bytes:
     """Return the compressed runner, the same for every host and interpreter."""
+    # A group's threads all want it at once, and a cache lets each of them make it.
+    with _making:
+        return _runner()
+
+
+@functools.cache
+def _runner() -> bytes:
     sources = [(name, _source(name)) for name in AGENT_MODULES]
     return zlib.compress((_RUNNER % (FLOOR, sources)).encode("utf-8"), 9)
 

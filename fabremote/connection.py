@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import getpass
 import importlib
 import time
 from collections.abc import Callable, Coroutine, Hashable
@@ -15,16 +16,18 @@ from invoke.context import Context
 from paramiko import SSHException
 
 from fabremote import sockets, verification
+from fabremote.bootstrap import GREETING
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
-from fabremote.exceptions import RemoteConnectionLost
+from fabremote.exceptions import RemoteConnectionLost, RemoteException
 from fabremote.interpreter import Host, Interpreter
-from fabremote.links import ChannelLink, Link, ProcessLink
+from fabremote.links import ChannelLink, Link, ProcessLink, release
 from fabremote.options import Options, PythonOptions
 from fabremote.refusals import refused
 from fabremote.session import Session
 from fabremote.sessions import bound, is_refusal, sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
+from fabremote.sudo import Asker, enter
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -95,6 +98,17 @@ def _in_environment(host: Host, options: Options) -> Options:
     return dataclasses.replace(options, python=python, requires=None)
 
 
+def _kill_by(opener: Callable[[], Link], pid: int) -> None:
+    """Kill a process of another user by the way that it was started."""
+    with contextlib.suppress(OSError, SSHException, EOFError, RemoteException):
+        link = opener()
+        # It leads its session's processes, if a login shell didn't come in between.
+        link.send(f"{GREETING} kill -9 -{pid} || kill -9 {pid}\n".encode())
+        link.status(CHANNEL_TIMEOUT)
+        link.close()
+        release(link)
+
+
 class RemoteHost:
     """A Fabric connection as the place of an interpreter."""
 
@@ -128,7 +142,11 @@ class RemoteHost:
         with sessions.opening:
             transport = self._open(connection)
         opener = functools.partial(self._channel, transport)
-        begin = functools.partial(start, opener, self.label, options, self._kill)
+        kill: Callable[[int], None] = self._kill
+        if options.sudo:
+            opener = functools.partial(enter, opener, options, self._asker())
+            kill = functools.partial(_kill_by, opener)
+        begin = functools.partial(start, opener, self.label, options, kill)
         return sessions.get(options, transport, begin)
 
     def _kill(self, pid: int) -> None:
@@ -139,6 +157,10 @@ class RemoteHost:
             channel.exec_command(f"kill -9 -{pid} || kill -9 {pid}")
             channel.status_event.wait(CHANNEL_TIMEOUT)
             channel.close()
+
+    def _asker(self) -> Asker:
+        batch = bool(getattr(vars(self.context).get("_fabremote_ssh"), "batch", False))
+        return Asker(self.context, self.label, self.context.user, batch)
 
     def _open(self, connection: fabric.Connection) -> Any:
         fresh = not connection.is_connected
@@ -192,8 +214,14 @@ class LocalHost:
     def session(self, options: Options) -> Session:
         """Return the agent for these options on this machine."""
         options = _in_environment(self, options)
-        # A local process that says nothing is killed by its link's close().
-        make = functools.partial(start, ProcessLink, self.label, options, lambda pid: None)
+        opener: Callable[[], Link] = ProcessLink
+        # A process of ours that says nothing is killed by its link's close().
+        kill: Callable[[int], None] = lambda pid: None  # noqa: E731
+        if options.sudo:
+            asker = Asker(self.context, self.label, getpass.getuser())
+            opener = functools.partial(enter, opener, options, asker)
+            kill = functools.partial(_kill_by, opener)
+        make = functools.partial(start, opener, self.label, options, kill)
         return sessions_of(self.context).get(options, None, make)
 
 

@@ -44,6 +44,8 @@ from fabremote.streams import local_stream
 
 # In the order in which they import each other.
 _MODULES = ("folders", "installers", "environments", "wheels")
+# These need none of the others.
+_ALONE = ("dask_server",)
 _LOADER = """
 def load(sources, module, name):
     import sys
@@ -86,7 +88,7 @@ class RemoteFunction:
 def _sources(module: str) -> tuple[tuple[str, str], ...]:
     """Return the names and texts of a module and those before it."""
     folder = importlib.resources.files("fabremote.remote")
-    names = _MODULES[: _MODULES.index(module) + 1]
+    names = (module,) if module in _ALONE else _MODULES[: _MODULES.index(module) + 1]
     texts = ((name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in names)
     return tuple((name, condensed(text)) for name, text in texts)
 

@@ -6,6 +6,8 @@
      +- RemoteConnectionRefused           no SSH connection could be had
      |   +- RemoteHostKeyRejected
      +- RemoteInterpreterMissing          no such interpreter, or not a usable one
+     +- RemoteSudoRefused                 sudo does not let in
+     |   +- RemoteAuthFailure             also invoke's AuthFailure: the wrong password
      +- EnvironmentBuildError             the packages required can't be had there
      +- RemoteConnectionLost              the link broke during a call
      +- NoHostsLeft                       also a concurrent.futures.BrokenExecutor
@@ -25,6 +27,9 @@ a built-in one or one of the caller's own classes; its remote traceback is the
 from __future__ import annotations
 
 import concurrent.futures
+
+from invoke.exceptions import AuthFailure
+from invoke.runners import Result
 
 
 class RemoteException(Exception):
@@ -50,6 +55,25 @@ class RemoteInterpreterMissing(RemoteException):
         super().__init__(message)
         self.interpreter = interpreter
         self.tried = tried
+
+
+class RemoteSudoRefused(RemoteException):
+    """sudo on the host does not let the login's user run what ``sudo=True`` asks for."""
+
+
+class RemoteAuthFailure(RemoteSudoRefused, AuthFailure):
+    """sudo did not take the password.
+
+    Attributes, as of invoke's AuthFailure: ``result``, a Result without an exit
+    status whose ``stdout`` is what sudo said; ``prompt`` (str).
+    """
+
+    def __init__(self, message: str, result: Result, prompt: str) -> None:
+        AuthFailure.__init__(self, result, prompt)
+        self.args = (message,)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class EnvironmentBuildError(RemoteException):
@@ -178,6 +202,7 @@ def raised_there(error: BaseException) -> bool:
 __all__ = [
     "EnvironmentBuildError",
     "NoHostsLeft",
+    "RemoteAuthFailure",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
@@ -186,6 +211,7 @@ __all__ = [
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",
     "RemoteProcessDied",
+    "RemoteSudoRefused",
     "RemoteTimeout",
     "RemoteTraceback",
     "ResultError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import fabric
@@ -14,7 +15,7 @@ from fabremote import option_values as check
 from fabremote.connection import Connection, wrap_context
 from fabremote.executor import RemoteExecutor
 from fabremote.group_result import GroupResult, Outcome
-from fabremote.group_work import Streams, at_once, in_turn
+from fabremote.group_work import Streams, at_once, in_turn, max_workers
 from fabremote.interpreter import Interpreter, RemoteFuture, Result
 from fabremote.options import PythonOptions, check_names, resolve
 
@@ -222,6 +223,11 @@ class OwnGroup(GroupCalls):
     def from_connections(cls, connections: Iterable[Any], **settings: Any) -> Self:
         """Return a group of connections that there are; ``settings`` as ``max_workers``."""
         return cls(*connections, **settings)
+
+    def close(self) -> None:
+        """Close all connections at once; what runs through them is killed first."""
+        with ThreadPoolExecutor(min(len(self), max_workers(self)) or 1) as pool:
+            list(pool.map(lambda one: one.close(), self))
 
     def _do(self, method: str, *args: Any, **kwargs: Any) -> GroupResult[Any]:
         """Do what Fabric's groups do of themselves, such as ``run``, as `call` is done."""

@@ -82,7 +82,9 @@ class Interpreter:
         raise TypeError("an Interpreter is a live connection's, which can't leave this process")
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._bound.given.items())
+        given = self._bound.given.items()
+        shown = {k: "..." if k == "password" else repr(v) for k, v in given}
+        options = ", ".join(f"{name}={text}" for name, text in shown.items())
         return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from types import ModuleType
@@ -85,6 +86,45 @@ def inside(context: Context) -> str | None:
     for part in context.command_cwds:
         path = part if part.startswith(("/", "~")) else os.path.join(path, part)
     return path or None
+
+
+def sudo(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether sudo is asked for, and if so its user, password and prompt."""
+    wanted = given.get("sudo") or False
+    if not isinstance(wanted, (bool, str)):
+        raise TypeError(f"sudo={wanted!r} must be True, False or a user's name.")
+    if not wanted:
+        for name in ("user", "password"):
+            if given.get(name) is not None:
+                raise TypeError(f"{name}= is sudo's, and needs sudo=True. {_WITHOUT_SUDO[name]}")
+        return {}
+    named = wanted if isinstance(wanted, str) else None
+    user = given.get("user")
+    if None not in (user, named) and user != named:
+        raise ValueError(f"sudo={named!r} and user={user!r} contradict each other: give one.")
+    user = _user(user or named or config.get("user"))
+    password = given.get("password")
+    password = config.get("password") if password is None else password
+    if password is not None and (
+        not isinstance(password, str) or "\n" in password or "\0" in password
+    ):
+        raise TypeError("password= must be a str of one line, without NUL, or None.")
+    prompt = str(config.get("prompt") or "")
+    return {"sudo": True, "user": user, "password": password, "prompt": prompt}
+
+
+_WITHOUT_SUDO = {
+    "user": "Without sudo the function runs as the user who logs in: connect as another one.",
+    "password": "The login's is the connection's: connect_kwargs={'password': ...}.",
+}
+
+
+def _user(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s\0-][^\s\0]*", value):
+        raise ValueError(f"user={value!r} must be the name of a user, or '#' and a number.")
+    return value
 
 
 def seconds(name: str, value: Any) -> float | None:

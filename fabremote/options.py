@@ -37,6 +37,9 @@ class PythonOptions(TypedDict, total=False):
     py_options: str
     env: Mapping[str, str]
     cwd: str | os.PathLike[str] | None
+    sudo: bool | str | None
+    user: str | None
+    password: str | None
     timeout: float | None
     hide: Hide
     echo: bool
@@ -68,6 +71,11 @@ class Options:
     ``env``: variables added to the function's environment [``run.env``].
     ``cwd``: its working directory; ``~`` is the remote user's home [``with
     conn.cd(...)``].
+    ``sudo``: True runs the function under sudo, as root or as ``user``; a
+    user's name does the same for that user.
+    ``user``: whom it runs as, with ``sudo`` [``sudo.user``].
+    ``password``: what sudo is given if it asks; if None, it is asked for once on
+    the terminal [``sudo.password``].
     ``timeout``: seconds until the call is killed [``timeouts.command``].
     ``hide``, ``echo``, ``out_stream``, ``err_stream``, ``watchers``,
     ``encoding``: as for ``Connection.run`` [``run.*``]; ``encoding`` is UTF-8
@@ -112,6 +120,10 @@ class Options:
     py_options: str = ""
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cwd: str | None = None
+    sudo: bool = False
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    prompt: str = ""
     timeout: float | None = None
     hide: tuple[str, ...] = ()
     echo: bool = False
@@ -151,10 +163,6 @@ _ELSEWHERE = {
     "warn": "a call gives a value or raises, so there is nothing to warn about. Catch the "
     "exception instead",
     "pty": "a call has no terminal. Use c.run(..., pty=True) for what needs one",
-    "sudo": "use python='sudo -n python3' for calls, or c.sudo(...) for a command",
-    "user": "the user is the connection's: connect as another, or use python='sudo -n -u NAME "
-    "python3'",
-    "password": "it is the connection's. For what asks during a call there are watchers=",
     "shell": "a call goes through no shell. Name the interpreter with python=",
     "dry": "it is the configuration's run.dry",
     "asynchronous": "use submit(), which returns a Future",
@@ -230,6 +238,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         compress=read("compress", check.compress),
         progress=read("progress", check.progress),
         prefixes=tuple(context.command_prefixes),
+        **check.sudo(given, config.get("sudo", {})),
     )
 
 

@@ -119,12 +119,13 @@ def is_refusal(error: Exception) -> bool:
 
 def _key(options: Options, python: str | None) -> tuple[Any, ...]:
     """Return what an agent is started with: calls that agree in it share one."""
-    return python, options.py_options, options.prefixes
+    return python, options.py_options, options.prefixes, options.sudo, options.user
 
 
 def _environment_key(options: Options) -> tuple[Any, ...]:
     """Return what an environment's interpreter depends on, for one connection."""
-    return options.python, options.prefixes, options.requires, options.cache_dir
+    base = options.python, options.prefixes, options.sudo, options.user
+    return *base, options.requires, options.cache_dir
 
 
 def sessions_of(context: Any) -> Sessions:

@@ -377,9 +377,6 @@ def test_warn_is_refused(nowhere: Connection) -> None:
     ("name", "instead"),
     [
         ("pty", "c.run"),
-        ("sudo", "c.sudo"),
-        ("user", "connection"),
-        ("password", "watchers="),
         ("logging", "printed"),
         ("shell", "python="),
     ],

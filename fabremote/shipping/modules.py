@@ -13,6 +13,7 @@ import importlib.machinery
 import marshal
 import os
 import sys
+import threading
 from collections.abc import Iterator, Set
 from types import ModuleType
 
@@ -43,6 +44,7 @@ class Modules:
 
     def __init__(self, given: tuple[str, ...]) -> None:
         self._rules = {name.lstrip("-"): not name.startswith("-") for name in given}
+        self._reading = threading.RLock()
         self._closures: dict[tuple[str, bool], dict[str, Source]] = {}
         self._reasons: dict[str, tuple[dict[str, Source], str | None]] = {}
         self._folders: dict[str, tuple[tuple[int, int] | None, list[str]]] = {}
@@ -79,11 +81,12 @@ class Modules:
 
         ``at_load``: only those imported as it is loaded.
         """
-        known = self._closures.get((name, at_load))
-        # What was reloaded, or changed in its file, is read again.
-        if not known or not all(self.source_of(one) is known[one] for one in known):
-            known = self._closures[name, at_load] = self._closure(name, at_load)
-        return known
+        with self._reading:  # once for all threads of a group
+            known = self._closures.get((name, at_load))
+            # What was reloaded, or changed in its file, is read again.
+            if not known or not all(self.source_of(one) is known[one] for one in known):
+                known = self._closures[name, at_load] = self._closure(name, at_load)
+            return known
 
     def _closure(self, name: str, at_load: bool) -> dict[str, Source]:
         found: dict[str, Source] = {}
