@@ -44,20 +44,12 @@ from tests.test_groups import address, connections
 
 
 @pytest.fixture
-def fresh(openssh: Server) -> Iterator[list[Connection]]:
-    """Connections to three hosts, for a test that ends them or their agents."""
+def hosts(openssh: Server) -> Iterator[list[Connection]]:
+    """Connections to three hosts."""
     made = connections(openssh, openssh.hosts)
     yield made
     for one in made:
         one.close()
-
-
-@pytest.fixture(scope="module")
-def hosts(openssh: Server) -> Iterator[list[Connection]]:
-    """Connections to three hosts, open and with their agents."""
-    with ThreadingGroup(*connections(openssh, openssh.hosts)) as group:
-        group.call(os.getpid)
-        yield list(group)
 
 
 @pytest.fixture
@@ -281,7 +273,7 @@ def kill_agent() -> None:
 
 
 def test_lost_work_fails_unless_it_may_be_repeated(
-    fresh: list[Connection], tmp_path: Path
+    hosts: list[Connection], tmp_path: Path
 ) -> None:
     def once() -> tuple[str, list[str]]:
         before = os.listdir(tmp_path)
@@ -294,9 +286,9 @@ def test_lost_work_fails_unless_it_may_be_repeated(
         (tmp_path / str(time.monotonic_ns())).touch()
         raise RemoteConnectionLost("says the function")
 
-    with RemoteExecutor(fresh) as executor, pytest.raises(RemoteConnectionLost):
+    with RemoteExecutor(hosts) as executor, pytest.raises(RemoteConnectionLost):
         executor.submit(kill_agent).result()
-    with RemoteExecutor(fresh, retries=1) as executor:
+    with RemoteExecutor(hosts, retries=1) as executor:
         second, first = executor.submit(once).result()
         assert [second] != first
         with pytest.raises(RemoteConnectionLost):
@@ -390,16 +382,16 @@ def test_shutdown_doesnt_wait_for_a_host_that_doesnt_answer(hosts: list[Connecti
 
 
 def test_a_connection_that_is_closed_takes_no_more_work(
-    fresh: list[Connection], tmp_path: Path
+    hosts: list[Connection], tmp_path: Path
 ) -> None:
-    with RemoteExecutor(fresh, retries=1) as executor:
+    with RemoteExecutor(hosts, retries=1) as executor:
         futures = [executor.submit(meet, str(tmp_path), 4) for _ in range(3)]
         while len(os.listdir(tmp_path)) < 3:
             time.sleep(0.01)
-        fresh[1].close()
+        hosts[1].close()
         (tmp_path / "more").touch()
-        assert {one.result(30) for one in futures} <= {fresh[0].host, fresh[2].host}
-        assert list(executor.dropped) == [fresh[1]]
+        assert {one.result(30) for one in futures} <= {hosts[0].host, hosts[2].host}
+        assert list(executor.dropped) == [hosts[1]]
 
 
 # What a person sees

@@ -34,11 +34,10 @@ def connections(server: Server, hosts: list[str]) -> list[Connection]:
     return [Connection(host, connect_kwargs=server.connect_kwargs, **settings) for host in hosts]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def group(openssh: Server) -> Iterator[ThreadingGroup]:
-    """Three hosts, connected and with their agents."""
+    """Three hosts."""
     with ThreadingGroup(*connections(openssh, openssh.hosts)) as made:
-        made.call(os.getpid)
         yield made
 
 
@@ -80,7 +79,8 @@ def nap() -> tuple[float, float]:
 
 
 def test_max_workers_bounds_the_hosts_at_once(group: ThreadingGroup) -> None:
-    spans = sorted(ThreadingGroup(*group, max_workers=1).call(nap).values())
+    group.max_workers = 1
+    spans = sorted(group.call(nap).values())
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
     config = Config(overrides={"remotely": {"max_workers": "7"}})
     assert max_workers(ThreadingGroup("web1", "web2", config=config)) == 7
@@ -219,16 +219,10 @@ def test_what_is_hidden_or_sent_elsewhere_stays_so(
     group.python(out_stream=file, hide="err").call(chatter, 1)
     assert capfd.readouterr() == ("", "")
     assert sorted(file.getvalue().splitlines()) == [f"[{c.host}] line 0 ends" for c in group]
-
-
-def test_a_groups_futures_have_shown_all_when_they_are_done(
-    openssh: Server, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with ThreadingGroup(*connections(openssh, openssh.hosts)) as group:
-        futures = group.python(hide="out").submit(chatter, 1)
-        assert [future.result() for future in futures] == [1, 1, 1]
-        out, err = capfd.readouterr()
-        assert (out, err.count("] no end\n")) == ("", 3)
+    futures = group.python(hide="out").submit(chatter, 1)
+    assert [future.result() for future in futures] == [1, 1, 1]
+    out, err = capfd.readouterr()
+    assert (out, err.count("] no end\n")) == ("", 3)
 
 
 def test_one_host_and_those_who_want_none_have_no_labels(
