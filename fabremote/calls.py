@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # The session's own notice to a call that the link is gone; not on the wire.
 LOST = -1
 # Likewise, and the agent has said that it knows nothing of the call.
-UNBEGUN = -6
+UNBEGUN = -7
 # The local notices to a call that runs on the session's service thread.
 CANCELLED = -2
 FLOODED = -4

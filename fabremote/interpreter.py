@@ -16,7 +16,7 @@ from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import CANCELLED, Call, Outcome
-from fabremote.exceptions import RemoteConnectionLost
+from fabremote.exceptions import RemoteConnectionLost, RemoteException
 from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
 from fabremote.lasting import Lasting
 from fabremote.options import Bound, Options
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Agents that may end before a call that was to run there: retired for others, or as they start.
+ATTEMPTS = 3
 
 
 class Host(Protocol):
@@ -233,10 +236,16 @@ class Prepared:
         if session is None or not session.reserve():
             # Before anything is begun over there, so that what can't go does nothing.
             payload = self._dump(this_python(), None)
-            session = self._host.session(self._options)
-            while not session.reserve():
-                session = self._host.session(self._options)
+            session = self._place()
         return self._open(session, payload)
+
+    def _place(self) -> Session:
+        """Return an agent with a place reserved in it, started if need be."""
+        for _ in range(ATTEMPTS):
+            session = self._host.session(self._options)
+            if session.reserve():
+                return session
+        raise session.loss(self.name, begun=False)
 
     def _start_inside(self, lasting: Lasting) -> tuple[Call, Payload, Decoder]:
         """The same in a lasting process."""
@@ -350,7 +359,15 @@ class Prepared:
 
     def _launch(self, future: RemoteFuture[Any]) -> None:
         call, payload, decoder = self._start()
-        service = call.session.service()
+        try:
+            service = call.session.service()
+        except RemoteException as error:
+            call.finish()
+            lost = isinstance(error, RemoteConnectionLost)
+            if not (lost and self._goes_again(NotRun(frozenset(), error), call.session)):
+                raise
+            self._launch(future)
+            return
         future._kill = functools.partial(service.cancel, call)
         if self._lasting is not None:
             future._drop = functools.partial(self._lasting.skip, call)

@@ -21,12 +21,14 @@ from fabremote.packets import Packets
 CHUNK = 1 << 18
 # How long data may still come after the agent's exit status, in seconds.
 LAST_DATA = 0.2
+# How much of a command's stderr is kept for messages, in bytes.
+KEPT_ERRORS = 1 << 14
 # How long saying that a channel is closed may take, in seconds.
 SAYING = 5.0
 
 
 class Link(Protocol):
-    """A byte stream both ways to a started command, whose stdout and stderr come as one."""
+    """A byte stream both ways to a started command."""
 
     # How many bytes are best sent at once.
     unit: int
@@ -46,6 +48,9 @@ class Link(Protocol):
     def status(self, timeout: float) -> int | None:
         """Return the command's exit status, or None if it is not known after ``timeout`` s."""
 
+    def errors(self) -> bytes:
+        """Return the last of what the command printed to stderr, where that comes apart."""
+
     def settle(self) -> None:
         """From now on expect nothing but frames."""
 
@@ -62,8 +67,13 @@ class ChannelLink:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         channel.in_buffer = Packets()
-        channel.set_combine_stderr(True)
         channel.exec_command(COMMAND)
+        self._errors = b""
+        # Apart from the start: between the hello and the frames it would come amid them.
+        self._drain = threading.Thread(
+            target=self._drain_stderr, name="fabremote-link", daemon=True
+        )
+        self._drain.start()
         # Whole packets, of which paramiko keeps some bytes for itself.
         packet = channel.out_max_packet_size - 64
         self.unit = max(1, wire.MAX_DATA // packet) * packet
@@ -94,15 +104,17 @@ class ChannelLink:
         return None if status < 0 else status
 
     def settle(self) -> None:
-        self._channel.set_combine_stderr(False)
-        for work in (self._drain_stderr, self._await_exit):
-            threading.Thread(target=work, name="fabremote-link", daemon=True).start()
+        threading.Thread(target=self._await_exit, name="fabremote-link", daemon=True).start()
+
+    def errors(self) -> bytes:
+        self._drain.join(LAST_DATA)
+        return self._errors
 
     def _drain_stderr(self) -> None:
         # What a login shell's leftovers print would else use up the window.
         with contextlib.suppress(OSError):
-            while self._channel.recv_stderr(CHUNK):
-                pass
+            while data := self._channel.recv_stderr(CHUNK):
+                self._errors = (self._errors + data)[-KEPT_ERRORS:]
 
     def _await_exit(self) -> None:
         # Whatever else holds the session's streams, without its agent it is of no use.
@@ -184,6 +196,9 @@ class ProcessLink:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
+
+    def errors(self) -> bytes:
+        return b""
 
     def settle(self) -> None:
         pass

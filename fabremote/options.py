@@ -80,8 +80,10 @@ class Options:
     that module and those below it from being sent: they are imported there, so
     they must be installed there [``remotely.modules``].
     ``trust``: classes, besides your own and the standard ones, whose objects may
-    be rebuilt from a result by their own code; True unpickles whatever the host
-    sends, **which lets the host run code here** [``remotely.trust``].
+    be rebuilt from a result by their own code, each exactly this class; True, for
+    this interpreter's calls, unpickles whatever the host sends by name, **which
+    lets the host, and whoever broke into it, run any code here with your rights**
+    [``remotely.trust``].
     ``max_result``: the most bytes a result may have [``remotely.max_result``].
     ``start_timeout``: seconds an interpreter may take to start
     [``remotely.start_timeout``].

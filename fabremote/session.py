@@ -77,8 +77,8 @@ class Session:
         self._reader = threading.Thread(
             target=self._read, args=(rest,), name=f"fabremote-reader-{label}", daemon=True
         )
-        self._reader.start()
         self._pulse.start()
+        self._reader.start()
 
     @property
     def alive(self) -> bool:
@@ -286,7 +286,7 @@ class Session:
         """Return the service in whose threads submitted calls handle their frames."""
         with self._lock:
             if not self.alive:
-                raise self.loss("the call")
+                raise self.loss("the call", begun=False)
             if self._service is None:
                 self._service = Service(self.label)
             return self._service

@@ -43,7 +43,7 @@ def start(
             if greeting.late and pid is not None:
                 kill(pid)
             if status is None and not greeting.late and greeting.python is None:
-                noise = printable(attempt.noise(greeting.received))
+                noise = greeting.noise()
                 said = f" It said: {noise.rstrip('.')}." if noise else ""
                 raise RemoteConnectionLost(
                     f"The link to {label} ended before an interpreter had started there.{said}",
@@ -97,6 +97,10 @@ class Greeting:
         self._link.settle()
         return Session(self._link, label, self.python, rest, heartbeat)
 
+    def noise(self) -> str:
+        """Return what else was printed, for a message."""
+        return printable(self._attempt.noise(self.received + b"\n" + self._link.errors()))
+
     def _give_up(self) -> None:
         self.late = True
         self._link.close()
@@ -135,7 +139,7 @@ def missing(
             wanted,
             tried or (wanted,),
         )
-    noise = printable(attempt.noise(greeting.received))
+    noise = greeting.noise()
     said = f" It said: {noise.rstrip('.')}." if noise else ""
     names = tried or attempt.choices
     if greeting.late:

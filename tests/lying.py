@@ -59,7 +59,7 @@ class LyingLink:
         return b""
 
     def finish(self) -> None:
-        pass
+        self.close()
 
     def status(self, timeout: float) -> int | None:
         return None

@@ -597,7 +597,14 @@ def test_ctrl_c_twice_ends_the_caller_and_the_call(openssh: Server, tmp_path: Pa
         assert left_of(pids, 15) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.faults),
+        pytest.param(signal.SIGQUIT, marks=pytest.mark.faults),
+    ],
+)
 def test_a_caller_that_a_signal_ends_leaves_nothing(
     openssh: Server, tmp_path: Path, number: int
 ) -> None:
@@ -608,6 +615,7 @@ def test_a_caller_that_a_signal_ends_leaves_nothing(
         assert left_of(pids, 15) == []
 
 
+@pytest.mark.faults
 def test_a_caller_that_exits_amid_calls_leaves_nothing(openssh: Server, tmp_path: Path) -> None:
     body = "f = c.python().submit(busy, path)\nwhile not os.path.exists(path): pass\nos._exit(3)"
     with script(openssh, tmp_path / "pids", body) as process:
@@ -616,6 +624,7 @@ def test_a_caller_that_exits_amid_calls_leaves_nothing(openssh: Server, tmp_path
         assert left_of(pids, 15) == []
 
 
+@pytest.mark.faults
 def test_an_interrupted_upload_leaves_a_connection_of_use(openssh: Server, tmp_path: Path) -> None:
     body = """
 data = bytes(400 << 20)

@@ -66,7 +66,7 @@ def give(path: str, count: int) -> bytes:
     return bytes(count)
 
 
-@pytest.mark.parametrize("heartbeat", [BEAT, 0])
+@pytest.mark.parametrize("heartbeat", [BEAT, pytest.param(0, marks=pytest.mark.faults)])
 def test_a_link_that_dies_during_an_upload_ends_the_call(
     openssh: Server, heartbeat: float
 ) -> None:
@@ -83,6 +83,7 @@ def test_a_link_that_dies_during_an_upload_ends_the_call(
         assert c.call(max, 1, 2) == 2
 
 
+@pytest.mark.faults
 def test_a_link_that_dies_during_a_download_ends_the_call(openssh: Server, tmp_path: Path) -> None:
     with relayed(openssh) as relay, dial(openssh, relay.port, heartbeat=BEAT) as c:
         future = c.python().submit(give, str(tmp_path / "pids"), 64 << 20)
@@ -108,6 +109,7 @@ def test_a_half_open_link_ends_the_call(openssh: Server, tmp_path: Path) -> None
         assert c.call(max, 1, 2) == 2
 
 
+@pytest.mark.faults
 def test_a_dead_link_can_be_closed_amid_an_upload(openssh: Server) -> None:
     with relayed(openssh) as relay, ThreadPoolExecutor(1) as pool:
         c = dial(openssh, relay.port, heartbeat=0)
@@ -157,7 +159,10 @@ c.close()
 """
 
 
-@pytest.mark.parametrize(("stopped", "outcome"), [(0.1, "None"), (2.0, "RemoteConnectionLost")])
+@pytest.mark.parametrize(
+    ("stopped", "outcome"),
+    [pytest.param(0.1, "None", marks=pytest.mark.faults), (2.0, "RemoteConnectionLost")],
+)
 def test_a_caller_that_was_suspended_ends_cleanly(
     openssh: Server, tmp_path: Path, stopped: float, outcome: str
 ) -> None:

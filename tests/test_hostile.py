@@ -194,6 +194,15 @@ class Bits(enum.Flag):
     B = 2
 
 
+class Lenient(enum.Flag):
+    A = 1
+    B = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        return ran("_missing_")
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen:
     x: int = 0
@@ -225,6 +234,7 @@ CLASSES: list[type] = [
     OwnError,
     Colour,
     Bits,
+    Lenient,
     Frozen,
     WithMeta,
 ]
@@ -582,6 +592,8 @@ MEMBERS: list[tuple[Any, ...]] = [
     (Colour, None, 1),
     (Colour, 1),
     (Colour, "RED", 1, 2),
+    (Lenient, None, 3),
+    (Lenient, None, 1 << 40),
     (Bits, None, "1"),
     (Bits, None, True),
     (Bits, None, 1 << 100),

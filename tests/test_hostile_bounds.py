@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fabremote import ResultError
-from fabremote.shipping import nodes, raised
+from fabremote.shipping import raised, timed
 from fabremote.shipping.nodes import shown
 from tests import test_hostile as hostile
 from tests.test_hostile import NUMBER, Frozen, Guarded, decoder, described, tag, value
@@ -126,8 +126,8 @@ def test_keys_that_collide_are_refused() -> None:
 def test_reading_an_answer_is_given_up_when_it_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nodes, "PATIENCE", 0.0)
-    monkeypatch.setattr(nodes, "SLOWER", 1)
+    monkeypatch.setattr(timed, "PATIENCE", 0.0)
+    monkeypatch.setattr(timed, "SLOWER", 1)
     assert "far longer to read" in refused(keys(1000, PAIRS))
 
 

@@ -105,6 +105,7 @@ def test_logins_that_are_too_many_at_once_are_tried_again(
         assert "MaxStartups" in server.log.read_text()
 
 
+@pytest.mark.faults
 def test_a_wrapped_connection_is_tried_again_too(
     tmp_path: Path, remote_env: dict[str, str]
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_host_that_turns_everybody_away_is_told_in_time(
             connection.call(os.getpid)
 
 
+@pytest.mark.faults
 def test_closing_ends_the_attempts(tmp_path: Path, remote_env: dict[str, str]) -> None:
     limit = {"MaxStartups": "1"}
     with host(tmp_path / "s", env=remote_env, options=limit) as server, occupied(server, 2):

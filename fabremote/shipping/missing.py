@@ -43,7 +43,7 @@ def _remedy(name: str, modules: Modules) -> str:
         return f"It is a compiled extension: {install}{_here(top)}"
     if _has_extensions(spec.submodule_search_locations or ()):
         return f"It has compiled extensions: {install}{_here(top)}"
-    return f'Send it with modules=["{top}"], or {install}{_here(top)}'
+    return f'Send it with modules=["{top}"], or {install}'
 
 
 def _has_extensions(folders: Iterable[str]) -> bool:

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from fabremote.agent.loader import Stream
 from fabremote.exceptions import ResultError, UntrustedResult
 from fabremote.printing import printable
 from fabremote.shipping import scan
 from fabremote.shipping.scan import Cost, Malformed
+from fabremote.shipping.timed import Timed
 
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
 _SIZED = frozenset([str, bytes, bytearray, list, tuple, dict, set, frozenset])
@@ -30,12 +30,6 @@ _HASHING = frozenset([dict, set, frozenset])
 _CHAINED = ("deque", "defaultdict", "slice")
 # Dicts and sets up to this size may collide as they will.
 _MANY = 1000
-# How long the unpickler may take for an answer: seconds, times what looking through it took,
-# and bytes a second; and how many bytes it gets at once.
-PATIENCE = 2.0
-SLOWER = 20
-SLOWEST = 10 << 20
-PIECE = 1 << 12
 # The most levels of objects in objects where such are among them.
 CHAIN = 1000
 # Beside an object on a stack: its parts are done.
@@ -94,8 +88,8 @@ def read(
     try:
         started = time.thread_time()
         checked = scan.check(data)
-        spent = time.thread_time() - started
-        reader = _Reader(_Timed(checked, spent), buffers=buffers)
+        timed = Timed(checked, time.thread_time() - started)
+        reader = _Reader(timed, buffers=buffers)
         reader.known, reader.used = known, {}
         return reader.load(), bool(reader.used)
     except Malformed:
@@ -104,24 +98,6 @@ def read(
         raise Malformed("an answer needs more memory than there is") from None
     except Exception as error:
         raise Malformed(f"an answer isn't a pickle of data: {quoted(str(error))}") from None
-
-
-class _Timed(Stream):
-    """An answer's bytes for the unpickler, until that takes far longer than looking through them.
-
-    So it does where the keys of a dict collide, each of which is compared with all before.
-    """
-
-    def __init__(self, data: memoryview, scanned: float) -> None:
-        super().__init__(data)  # type: ignore[no-untyped-call]
-        self._until = time.thread_time() + PATIENCE + scanned * SLOWER + len(data) / SLOWEST
-
-    def peek(self, size: int) -> memoryview:
-        """Return some bytes without taking them."""
-        if time.thread_time() > self._until:
-            raise Malformed("an answer takes far longer to read than one of its size does")
-        piece: memoryview = self.data[self.at : self.at + PIECE]
-        return piece
 
 
 class _Reader(_pickle.Unpickler):
