@@ -22,7 +22,7 @@ from invoke.watchers import Responder, StreamWatcher
 
 from fabremote import Connection, ResultError, wrap
 from fabremote.agent import wire
-from fabremote.agent.answers import LARGE
+from fabremote.agent.wire import LARGE
 from fabremote.links import ProcessLink
 from fabremote.receiving import Answer, Buffers
 from fabremote.shipping.answers import Decoder

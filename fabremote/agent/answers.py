@@ -74,8 +74,6 @@ def tag(name):
     return getattr(TAGS, name, None) or Tag(name)
 
 
-# Bytes from this size on go beside the pickle, not in it, so that nobody copies them.
-LARGE = 1 << 16
 _NEXT_BUFFER = b"\x97"
 # What says how many bytes follow, in how many bytes, and of what.
 _SAYS_SIZE = (
@@ -103,7 +101,12 @@ class Chunks:
         # Large objects come as their own bytes; small ones as memoryviews or
         # bytes of a frame that the pickler reuses, so those are copied.
         size = len(data)
-        if size >= LARGE and self.beside is not None and self.pieces and self.takes(data, size):
+        if (
+            size >= wire.LARGE
+            and self.beside is not None
+            and self.pieces
+            and self.takes(data, size)
+        ):
             return size
         piece = data if type(data) is bytes else bytes(data)
         self.pieces.append(piece)
@@ -124,7 +127,7 @@ class Chunks:
     def add(self, buffer):
         """Take a `PickleBuffer`; return whether it is small and goes into the pickle."""
         view = buffer.raw()
-        if view.nbytes < LARGE or self.beside is None:
+        if view.nbytes < wire.LARGE or self.beside is None:
             return True
         self.beside.append((wire.BYTEARRAY, view))
 

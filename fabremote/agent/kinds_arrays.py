@@ -5,13 +5,13 @@ is imported: whoever has such an object has its library. Arrays of objects are
 not data, but the columns of pandas that hold objects are, as lists.
 """
 
+from . import wire
+
 try:
     from _pickle import PickleBuffer
 except ImportError:
     PickleBuffer = None  # type: ignore[assignment,misc]
 
-# From this size on an array's bytes are not copied.
-LARGE = 1 << 16
 # Long doubles look alike and differ between machines.
 _WIDEST = {"f": 8, "c": 16}
 
@@ -66,7 +66,7 @@ def _array(obj):
         return None
     flags = obj.flags
     order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
-    if PickleBuffer is None or obj.nbytes < LARGE:
+    if PickleBuffer is None or obj.nbytes < wire.LARGE:
         return (kind, obj.shape, order, obj.tobytes(order))
     if not (flags.writeable and flags.forc):
         obj = obj.copy(order)

@@ -197,7 +197,9 @@ def write(fd, pieces):
     return total
 
 
-# What the bytes beside a pickle become.
+# From this size on, bytes go beside the pickle, not in it, so that nobody copies them.
+LARGE = 1 << 16
+# What they become.
 BYTEARRAY, BYTES, TEXT = range(3)
 
 
