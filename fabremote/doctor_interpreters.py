@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import fabric
 
+from fabremote.bootstrap import GREETING
 from fabremote.doctor_report import Found
 from fabremote.links import ChannelLink, release
 from fabremote.printing import printable
@@ -56,6 +57,7 @@ def _script(marker: str) -> str:
     patterns = " ".join(f'"$d"/{name}' for name in _NAMES)
     ask = f'$t "$p" -c {shlex.quote(_ASK)} </dev/null 2>/dev/null'
     return (
+        f"{GREETING} "
         't=; command -v timeout >/dev/null 2>&1 && t="timeout 5"; '
         "set -f; IFS=:; set -- $PATH; unset IFS; set +f; "
         f'for d do for p in {patterns}; do if [ -f "$p" ] && [ -x "$p" ]; then '

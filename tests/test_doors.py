@@ -730,7 +730,7 @@ def test_closing_ends_the_connecting_of_another_thread(home: Path) -> None:
     with deaf() as port, ThreadPoolExecutor(1) as pool:
         c = Connection("127.0.0.1", port=port)
         future = pool.submit(c.call, os.getpid)
-        while "_fabremote_socket" not in vars(c):
+        while vars(c).get("_fabremote_socket") is None:
             time.sleep(0.01)
         c.close()
         with pytest.raises(RemoteConnectionRefused):
