@@ -170,7 +170,8 @@ def _found(code: CodeType, values: dict[str, Any] | None) -> Source:
         again = linecache.getlines(file, values) or lines
         found = _locate(code, again, values) if again != lines else None
         lines = again
-    if not lines:
+    # Of "<string>" the lines are those of `python -c`, and other code may be called that, too.
+    if not lines or (file == "<string>" and not found):
         raise Unknown(f"its source isn't known: there is no file {file!r}")
     if not found:
         raise Unknown(f"{file} has changed since it was loaded, or the code wasn't made from it")
