@@ -383,7 +383,8 @@ def kill_idle_workers() -> int:
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stream:
-                if int(stream.read().rpartition(")")[2].split()[1]) == os.getppid():
+                state, parent = stream.read().rpartition(")")[2].split()[:2]
+                if state != "Z" and int(parent) == os.getppid():
                     os.kill(int(name), signal.SIGKILL)
                     killed += 1
     return killed
