@@ -49,7 +49,7 @@ AGENT_MODULES = (
 )
 
 # Sent only before the first call that needs them.
-EXTRA_MODULES = ("classes", "importing")
+EXTRA_MODULES = ("classes", "importing", "streaming")
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 _STUB = r"""import os,sys,zlib
@@ -137,17 +137,19 @@ def this_python() -> RemotePython:
 @functools.cache
 def runner() -> bytes:
     """Return the compressed runner, the same for every host and interpreter."""
-    sources = [(name, _source(name)) for name in AGENT_MODULES]
+    sources = [(name, agent_source(name)) for name in AGENT_MODULES]
     return zlib.compress((_RUNNER % (FLOOR, sources)).encode("utf-8"), 9)
 
 
 @functools.cache
 def extra(name: str) -> bytes:
     """Return the data of the frame that gives an agent one of `EXTRA_MODULES`."""
-    return name.encode() + b"\0" + zlib.compress(_source(name).encode("utf-8"), 9)
+    return name.encode() + b"\0" + zlib.compress(agent_source(name).encode("utf-8"), 9)
 
 
-def _source(name: str) -> str:
+@functools.cache
+def agent_source(name: str) -> str:
+    """Return the source of a module of the agent's, as it is sent."""
     file = importlib.resources.files("fabremote.agent").joinpath(f"{name}.py")
     return condensed(file.read_text("utf-8"))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,14 @@ from fabremote.exceptions import (
     RemoteTimeout,
     ResultError,
 )
+from fabremote.items import Data, Items, frames, order
 from fabremote.options import Options
 from fabremote.printing import printable
 from fabremote.streams import Feeder, Output, local_stream
 
 if TYPE_CHECKING:
     from fabremote.session import Session
+    from fabremote.shipping.feeds import Feeds
 
 # The session's own notice to a call that the link is gone; not on the wire.
 LOST = -1
@@ -32,6 +35,7 @@ LOST = -1
 CANCELLED = -2
 FLOODED = -4
 UNANSWERABLE = -5
+EXPIRED = -3
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW.
 UNHANDLED = 8 * wire.WINDOW
@@ -42,7 +46,12 @@ LAST_WORD = 3.0
 TOTAL = 8
 
 
-Data = bytes | memoryview
+def _nothing() -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass
@@ -105,11 +114,20 @@ class Call:
         options: Options,
         keep: bool,
         provide: Callable[[bytes], bytes] | None = None,
+        feeds: Feeds | None = None,
     ) -> None:
         self.session = session
         self._provide = provide
         self._requests: deque[bytes] = deque()
         self._answering = threading.Lock()
+        # One message to the function's process after the other.
+        self._sending = threading.Lock()
+        self._feeds = feeds
+        self.items = Items(options.max_result)
+        # Called after each frame, once somebody waits elsewhere than in `wait`.
+        self.changed: Callable[[], None] = _nothing
+        self._moving = threading.Lock()
+        self._elsewhere: Callable[[int, Data], None] | None = None
         # What was admitted of the far side's frames, by the reader, and of that handled.
         self._admitted = self._handled = self._replied = 0
         self._flooded = self._ended = False
@@ -161,6 +179,9 @@ class Call:
                 self._replied += len(data)
                 self.deliver(kind, data)
             return
+        if kind == wire.ITEM and self.items.admit(len(data)):
+            self.deliver(kind, data)
+            return
         self._admitted += max(1, len(data))
         if self._admitted - self._handled > UNHANDLED and not self._ended:
             self._flooded = True
@@ -168,7 +189,23 @@ class Call:
         self.deliver(kind, data)
 
     def _to_inbox(self, kind: int, data: Data) -> None:
-        self.inbox.put((kind, data))
+        with self._moving:
+            if self._elsewhere is None:
+                self.inbox.put((kind, data))
+                return
+        self._elsewhere(kind, data)
+
+    @property
+    def inboxed(self) -> bool:
+        """Whether the frames wait for `wait`."""
+        return self._elsewhere is None
+
+    def move(self, deliver: Callable[[int, Data], None]) -> None:
+        """Have the frames handled elsewhere from now on, those that wait in the inbox first."""
+        with self._moving:
+            while not self.inbox.empty():
+                deliver(*self.inbox.get())
+            self._elsewhere = self.deliver = deliver
 
     def _respond(self, text: str) -> None:
         data = text.encode(self._options.encoding)
@@ -198,9 +235,8 @@ class Call:
         while self._requests and self._provide is not None:
             try:
                 if not self.done and self._failure is None:
-                    self._send_data(self._provide(self._requests[0]))
-            except OSError:
-                pass  # The reader sees the broken link too.
+                    answer = self._provide(self._requests[0])
+                    self.send_message([wire.NUMBER.pack(len(answer)) + answer])
             except BaseException as error:
                 self._unanswerable = error
                 self.deliver(UNANSWERABLE, b"")
@@ -215,20 +251,34 @@ class Call:
             "does. Look whether it can be trusted."
         )
 
-    def _send_data(self, data: bytes) -> None:
-        """Send the far side what it asked for."""
-        view = memoryview(wire.NUMBER.pack(len(data)) + data)
-        for start in range(0, len(view), wire.MAX_DATA):
-            if self.done or self._failure is not None:
-                return
-            piece = bytes(view[start : start + wire.MAX_DATA])
-            self.session.send(wire.frame(wire.DATA, self.number, piece))
+    def send_message(self, pieces: Sequence[Data]) -> None:
+        """Send the function's process a message, unless the call ends."""
+        with self._sending, self.session.watched(self.deadline, len(pieces) > 1):
+            for frame in frames(self.number, pieces):
+                if self.done or self._failure is not None:
+                    return
+                # The reader sees a broken link, too.
+                with contextlib.suppress(OSError):
+                    self.session.send(frame)
+
+    # Streams
+
+    def _take_messages(self, data: Data) -> None:
+        for wanted in self.items.feed(data):
+            for pieces in self._feeds.pull(*wanted) if self._feeds is not None else ():
+                self.send_message(pieces)
+
+    def close_stream(self) -> None:
+        """Tell the generator there to close; what comes of it until then is for nobody."""
+        self.items.close()
+        self.send_message([order(b"X")])
+        self.session.post(wire.frame(wire.NUDGE, self.number))
 
     # Frames
 
     def handle(self, kind: int, data: Data) -> None:
         """Act on one frame; afterwards ``done`` says whether it was the last."""
-        if kind > 0 and kind != wire.REPLY:
+        if kind > 0 and kind not in (wire.REPLY, wire.ITEM):
             self._handled += max(1, len(data))
         try:
             self._handle(kind, data)
@@ -236,6 +286,7 @@ class Call:
             self.abort(error)
             if kind in (wire.DONE, LOST):
                 self.finish()
+        self.changed()
 
     def _handle(self, kind: int, data: Data) -> None:
         if kind in self._outputs:
@@ -249,6 +300,8 @@ class Call:
             self._answer.add(data)
             if self._answer.refused:
                 self.abort(self._too_large())
+        elif kind == wire.ITEM:
+            self._take_messages(data)
         elif kind == wire.TAKEN and self._feeder is not None:
             self._feeder.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
@@ -257,6 +310,8 @@ class Call:
             self.abort(self._unanswerable)
         elif kind == FLOODED:
             self.abort(self._flood())
+        elif kind == EXPIRED:
+            self.expire()
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)
@@ -332,21 +387,35 @@ class Call:
         if self._feeder is not None:
             self._feeder.stop()
             self._feeder = None
+        if self._feeds is not None:
+            self._close_feeds(self._feeds)
+
+    def _close_feeds(self, feeds: Feeds) -> None:
+        try:
+            feeds.close()
+        except BaseException as error:
+            if self._failure is None:
+                self._failure = error
 
     def outcome(self) -> Outcome:
         """Return how the call ended."""
         stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
         return Outcome(self._answer.complete(), self._failure, stdout, stderr)
 
-    def wait(self) -> Outcome:
-        """Handle the call's frames in this thread until it has ended."""
+    def wait(self, enough: Callable[[], bool] = _never) -> Outcome | None:
+        """Handle the call's frames in this thread until it has ended, and return its outcome.
+
+        Return None as soon as there is ``enough``.
+        """
         try:
-            self._drain(self.deadline, lambda: self.done or self.killed)
+            self._drain(self.deadline, lambda: self.done or self.killed or enough())
             if not self.done and self._failure is None:
+                if enough():
+                    return None
                 self.expire()
         except BaseException as error:
             # Ctrl-C, or another exception thrown into this thread.
-            self.abort(error)
+            self._interrupt(error)
         try:
             self._drain(time.monotonic() + LAST_WORD, lambda: self.done)
         finally:
@@ -354,6 +423,16 @@ class Call:
                 self.session.unheard()
                 self.finish()
         return self.outcome()
+
+    def _interrupt(self, error: BaseException) -> None:
+        """End the call because of ``error``; a generator may run its finally blocks."""
+        try:
+            if self.items.kind and self._failure is None:
+                self.close_stream()
+                self._drain(time.monotonic() + LAST_WORD, lambda: self.done or self.killed)
+                self._failure = error
+        finally:
+            self.abort(error)
 
     def _drain(self, deadline: float | None, ended: Callable[[], bool]) -> None:
         while not ended():
@@ -374,4 +453,4 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-__all__ = ["CANCELLED", "LOST", "Call", "Outcome"]
+__all__ = ["CANCELLED", "EXPIRED", "LOST", "Call", "Outcome"]

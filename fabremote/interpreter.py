@@ -17,10 +17,18 @@ from invoke.exceptions import Failure, WatcherError
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
 from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
+from fabremote.generators import (
+    AsyncSource,
+    RemoteAsyncGenerator,
+    RemoteGenerator,
+    ServedSource,
+    Source,
+)
 from fabremote.options import Options, resolve
 from fabremote.session import Session
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
+from fabremote.shipping.feeds import Feeds, makes_stream
 from fabremote.shipping.modules import explain_missing, modules_of
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 
@@ -223,7 +231,8 @@ class Prepared:
         session.reserve()
         number = session.number()
         try:
-            call = Call(session, number, self.name, self._options, self._keep, payload.provide)
+            asked = payload.provide, payload.feeds
+            call = Call(session, number, self.name, self._options, self._keep, *asked)
         except BaseException:
             session.forget(number)
             raise
@@ -248,9 +257,23 @@ class Prepared:
             call.session.begin(call, payload.parcel)
         except (KeyboardInterrupt, SystemExit) as error:
             call.abort(error)
+        feeds = payload.feeds
         del payload
-        outcome = call.wait()
+        outcome = call.wait(lambda: bool(call.items.kind))
+        if outcome is None:
+            return self._stream(call, feeds, decoder), Outcome()
         return self._judge(outcome, decoder), outcome
+
+    def _stream(self, call: Call, feeds: Feeds | None, decoder: Decoder) -> Any:
+        """Return the generator that stands for the one that the function has made."""
+        assert feeds is not None
+        judge = functools.partial(self._judge, decoder=decoder)
+        if call.items.kind == "s":
+            kind = Source if call.inboxed else ServedSource
+            return RemoteGenerator(kind(call, feeds, decoder, judge))
+        if call.inboxed:
+            call.session.service().adopt(call, lambda _: None)
+        return RemoteAsyncGenerator(AsyncSource(call, feeds, decoder, judge))
 
     def _judge(self, outcome: Outcome, decoder: Decoder) -> Any:
         if isinstance(outcome.error, WatcherError):
@@ -267,7 +290,19 @@ class Prepared:
         """Run the call and return its Result."""
         if self._options.dry:
             return self._result(None, Outcome())
-        return self._result(*self._finish())
+        if makes_stream(self._fn):
+            raise self._unending()
+        value, outcome = self._finish()
+        if isinstance(value, (RemoteGenerator, RemoteAsyncGenerator)):
+            value.drop()
+            raise self._unending()
+        return self._result(value, outcome)
+
+    def _unending(self) -> TypeError:
+        return TypeError(
+            f"run() can't return the Result of {self.name}, which makes a generator: what it "
+            "prints isn't known before its end. Use call(), and out_stream= for what it prints."
+        )
 
     def _result(self, value: Any, outcome: Outcome, exited: int | None = 0) -> Result[Any]:
         return Result(
@@ -297,14 +332,27 @@ class Prepared:
         service = call.session.service()
         future._kill = functools.partial(service.cancel, call)
         service.adopt(call, functools.partial(self._resolve, future, call.session, decoder))
+        call.changed = functools.partial(self._begun, future, call, payload.feeds, decoder)
         call.session.begin(call, payload.parcel)
         if future.cancelled():
             # Between two attempts.
             future._kill()
 
+    def _begun(
+        self, future: RemoteFuture[Any], call: Call, feeds: Feeds | None, decoder: Decoder
+    ) -> None:
+        """A frame was handled: is it a stream that has begun?"""
+        if call.items.kind and not future.done():
+            stream = self._stream(call, feeds, decoder)
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                future.set_result(stream)
+
     def _resolve(
         self, future: RemoteFuture[Any], session: Session, decoder: Decoder, outcome: Outcome
     ) -> None:
+        if future.done() and not future.cancelled():
+            # Its result is a stream, which tells the rest.
+            return
         try:
             try:
                 value = self._judge(outcome, decoder)

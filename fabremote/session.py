@@ -26,6 +26,7 @@ from fabremote.exceptions import (
     RemoteConnectionLost,
     RemoteException,
 )
+from fabremote.items import frames
 from fabremote.links import Link, release
 from fabremote.outbox import Outbox
 from fabremote.printing import printable
@@ -59,6 +60,8 @@ class Session:
         self._closed = False
         self._broken = False
         self._service: Service | None = None
+        # The numbers of streams that were dropped and are being closed there.
+        self.lingering: set[int] = set()
         # What the link runs over; a session isn't used over another.
         self.carrier: object = None
         self._decoder = wire.Decoder()
@@ -84,7 +87,7 @@ class Session:
             call.finish()
             raise self.loss(call.name)
         try:
-            with self._watched(call, parcel):
+            with self.watched(call.deadline, len(parcel.pieces) > 1):
                 self._send_call(call, parcel)
             call.start_stdin()
         except OSError:
@@ -119,21 +122,18 @@ class Session:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
         self._send_opening(opening, parcel, call.deadline)
-        for part in pieces:
-            view = memoryview(part).cast("B")
-            for start in range(0, len(view), wire.MAX_DATA):
-                if call.done:
-                    return
-                piece = bytes(view[start : start + wire.MAX_DATA])
-                self.send(wire.frame(wire.DATA, call.number, piece))
+        for frame in frames(call.number, pieces):
+            if call.done:
+                return
+            self.send(frame)
 
     @contextlib.contextmanager
-    def _watched(self, call: Call, parcel: Parcel) -> Iterator[None]:
-        """Give the link up if a large call isn't sent by its deadline: the host doesn't read."""
-        if call.deadline is None or len(parcel.pieces) == 1:
+    def watched(self, deadline: float | None, large: bool) -> Iterator[None]:
+        """Give the link up if what is large isn't sent by the deadline: the host doesn't read."""
+        if deadline is None or not large:
             yield
             return
-        rest = call.deadline - time.monotonic() + LAST_WORD
+        rest = deadline - time.monotonic() + LAST_WORD
         timer = threading.Timer(max(0.0, rest), self._break)
         timer.daemon = True
         timer.start()
@@ -195,10 +195,14 @@ class Session:
     def forget(self, number: int) -> None:
         """A call has ended."""
         with self._lock:
-            self._calls.pop(number, None)
+            call = self._calls.pop(number, None)
+            service = self._service
+        if service is not None and call is not None and call.deadline is not None:
+            service.ended(call)
         with self._places:
+            self.lingering.discard(number)
             self._taken -= 1
-            self._places.notify()
+            self._places.notify_all()
 
     def loss(self, name: str) -> RemoteException:
         """Return the error for a call that the end of this session ended."""
@@ -256,7 +260,13 @@ class Session:
             self._service.stop()
 
     def close(self) -> None:
-        """End the agent and every call of it; return when the far side has killed them."""
+        """End the agent and every call of it; return when the far side has killed them.
+
+        Streams that were dropped may run their finally blocks first, for a moment.
+        """
+        if self.alive and self.lingering:
+            with self._places:
+                self._places.wait_for(lambda: not self.lingering or not self.alive, CLOSING)
         with self._lock:
             if self._closed:
                 return

@@ -23,6 +23,7 @@ CANCEL = 5  # kill it and all it started
 STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
 EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
+NUDGE = 9  # what its stream's generator does now is to end: the stream is being closed
 
 # From the agent to the caller.
 STDOUT = 16
@@ -32,6 +33,7 @@ TAKEN = 19  # this many bytes of its standard input were written (8 bytes)
 DONE = 20  # the last frame of a call; data: how it ended, see pack_status
 CRASH = 21  # call 0: the supervisor itself failed; data: text
 ASK = 22  # the function needs a module or a data file; answered by DATA
+ITEM = 23  # a piece of a message of its streams, see `streaming`
 
 # Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too.
 HAS_STDIN = 1

@@ -47,10 +47,7 @@ def serve(payload_fd, reply_fd):
     received = read_payload(payload_fd)
     if received is None:
         os._exit(0)
-    if "bundle" in received[0]:
-        bundle.connect(payload_fd, reply_fd)
-    else:
-        os.close(payload_fd)
+    bundle.connect(payload_fd, reply_fd)
     pieces = respond(*received)
     if os.getpid() != me:
         # The function forked and both sides came back; one answer is enough.
@@ -104,7 +101,11 @@ def read_payload(fd):
         received = bundle.receive(fd, received[2])
     if received is None:
         return None
-    body = received[1]
+    return parse(received[1])
+
+
+def parse(body):
+    """Return (header, pickle, buffers) of a payload."""
     view = memoryview(body)
     start = LENGTH.size + LENGTH.unpack_from(body)[0]
     header = marshal.loads(bytes(view[LENGTH.size : start]))
@@ -115,10 +116,10 @@ def read_payload(fd):
     return header, parts[0], parts[1:]
 
 
-def write_all(fd, pieces):
-    """Write the answer: its total length, then its pieces."""
+def write_all(fd, pieces, flag=0):
+    """Write the answer, or another message: its total length, then its pieces."""
     size = sum(map(len, pieces))
-    pieces = [TOTAL.pack(size)] + pieces
+    pieces = [TOTAL.pack(flag | size)] + pieces
     if size <= 65536:
         pieces = [b"".join(pieces)]
     for piece in pieces:
@@ -148,8 +149,15 @@ def respond(header, data, buffers):
         value = fn(*args, **kwargs)
         if is_coroutine(value):
             value = run_coroutine(value)
+        if is_stream(value):
+            return loader.part("streaming").respond(value, encoder)
     except BaseException as error:
         return failed(b"E", error, encoder)
+    return succeeded(value, encoder)
+
+
+def succeeded(value, encoder):
+    """Return the pieces of an answer that is a value, or says that it can't be sent."""
     try:
         return [b"V"] + encoder.encode(value).pieces
     except answers.Refused as refusal:
@@ -229,6 +237,13 @@ def carry(*args, **kwargs):
 def is_coroutine(value):
     """Return whether ``value`` is what an async function returns when called."""
     return type(value).__name__ == "coroutine" and hasattr(value, "cr_frame")
+
+
+def is_stream(value):
+    """Return whether ``value`` goes item by item: a generator, or what map() and its like make."""
+    cls = type(value)
+    known = cls.__module__ in ("builtins", "itertools") and hasattr(cls, "__next__")
+    return known or cls.__name__ == "async_generator" and hasattr(value, "ag_frame")
 
 
 def run_coroutine(coroutine):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import marshal
 import pickle
-import struct
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +12,12 @@ from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
 from fabremote.shipping import culprits
+from fabremote.shipping.feeds import Feeds, makes_stream, message
 from fabremote.shipping.forwarding import Forwarder
 from fabremote.shipping.modules import Scope, modules_of
 from fabremote.shipping.pickler import PayloadPickler
 from fabremote.shipping.reducers import Forbidden
-from fabremote.shipping.sources import MARSHAL
 from fabremote.store import Parcel
-
-_TOTAL = struct.Struct(">Q")
-_LENGTH = struct.Struct(">I")
-# Small payloads are joined, to travel as one frame.
-_SMALL = 60000
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,7 @@ class Payload:
 
     ``modules``: the caller's own that went along. ``files``: those that its code
     came from, whose lines a traceback may show. ``provide`` answers what the
-    function asks for, which adds to both; None if it can't ask.
+    function asks for, which adds to both. ``feeds``: the iterators among the arguments.
     """
 
     parcel: Parcel
@@ -41,6 +34,7 @@ class Payload:
     modules: Set[str] = frozenset()
     files: Set[str] = frozenset()
     provide: Callable[[bytes], bytes] | None = None
+    feeds: Feeds | None = None
 
     @property
     def size(self) -> int:
@@ -91,27 +85,18 @@ def dump(
         raise
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
-    views = [buffer.raw() for buffer in buffers]
-    header: dict[str, Any] = {
-        "sizes": [chunks.size, *(view.nbytes for view in views)],
-        "env": dict(options.env),
-        "cwd": options.cwd,
-        "encoding": options.encoding,
-    }
+    header = {"env": dict(options.env), "cwd": options.cwd, "encoding": options.encoding}
     if listed is not None:
         header["bundle"] = listed.blob.digest
-    front = marshal.dumps(header, MARSHAL)
-    size = _LENGTH.size + len(front) + chunks.size + sum(view.nbytes for view in views)
-    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
-    if size <= _SMALL:
-        pieces = [b"".join(pieces)]
-    extras = {*pickler.extras, "importing"} if listed is not None else pickler.extras
-    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
-    if listed is None:
-        return Payload(parcel, pickler.classes, files=pickler.files)
+        pickler.extras.add("importing")
+    if makes_stream(fn):
+        pickler.extras.add("streaming")
+    pieces = message(header, chunks, buffers)
+    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(pickler.extras))
     files = pickler.files.union(source.file for source in scope.bundle.values())
     forwarder = Forwarder(scope, files)
-    return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part)
+    feeds = Feeds(pickler, name_of(fn))
+    return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part, feeds)
 
 
 def _cause(error: Exception) -> BaseException | None:
