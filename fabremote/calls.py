@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fabremote.agent import wire
@@ -20,8 +18,9 @@ from fabremote.exceptions import (
     RemoteTimeout,
     ResultError,
 )
-from fabremote.items import Data, Items, frames, order
+from fabremote.items import Items, frames, order
 from fabremote.options import Options
+from fabremote.outcomes import TOTAL, Answer, Data, Outcome, signal_name
 from fabremote.printing import printable
 from fabremote.streams import Feeder, Output, local_stream
 
@@ -43,7 +42,6 @@ UNHANDLED = 8 * wire.WINDOW
 ASKED = 2
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
-TOTAL = 8
 
 
 def _nothing() -> None:
@@ -52,50 +50,6 @@ def _nothing() -> None:
 
 def _never() -> bool:
     return False
-
-
-@dataclass
-class Outcome:
-    """How a call ended: its answer's bytes, or the error that stands for it."""
-
-    answer: memoryview | None = None
-    error: BaseException | None = None
-    stdout: str = ""
-    stderr: str = ""
-
-
-@dataclass
-class Answer:
-    """An answer's bytes as they come: 8 bytes of length, then the rest, in one buffer."""
-
-    limit: int
-    head: bytes = b""
-    body: bytearray | None = None
-    filled: int = 0
-    refused: int = 0
-
-    def add(self, data: Data) -> None:
-        if self.refused:
-            return
-        if self.body is None:
-            self.head += bytes(data)
-            if len(self.head) < TOTAL:
-                return
-            size = int.from_bytes(self.head[:TOTAL], "big")
-            if size > self.limit:
-                self.refused, self.head = size, b""
-                return
-            self.body, data, self.head = bytearray(size), self.head[TOTAL:], b""
-        end = self.filled + len(data)
-        if end > len(self.body):
-            raise wire.ProtocolError("more bytes of an answer than it has")
-        self.body[self.filled : end] = data
-        self.filled = end
-
-    def complete(self) -> memoryview | None:
-        if self.body is None or self.filled != len(self.body):
-            return None
-        return memoryview(self.body)
 
 
 class Call:
@@ -336,7 +290,7 @@ class Call:
         if answered and self._answer.complete() is not None:
             return None
         stderr = self._outputs[wire.STDERR].text()[-2000:]
-        name = _signal_name(number) if number else None
+        name = signal_name(number) if number else None
         how = f"was killed by {name}" if name else f"exited with status {exited}"
         message = f"The process of {self.name} on {self.session.label} {how} without an answer."
         if stderr.strip():
@@ -446,11 +400,4 @@ class Call:
             self.handle(kind, data)
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-__all__ = ["CANCELLED", "EXPIRED", "LOST", "Call", "Outcome"]
+__all__ = ["CANCELLED", "EXPIRED", "LOST", "Call"]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from fabremote.agent import bundle, streaming, wire
 from fabremote.exceptions import ResultError
+from fabremote.outcomes import TOTAL, Data
 
 # The widest window, in items.
 WINDOW = 1024
@@ -19,9 +20,6 @@ WINDOW = 1024
 LEAST = 256
 # What may come beside the items themselves, in bytes.
 MORE = 1 << 20
-TOTAL = bundle.TOTAL.size
-
-Data = bytes | memoryview
 
 
 def frames(number: int, pieces: Sequence[Data]) -> Iterator[bytes]:

@@ -243,7 +243,7 @@ def is_stream(value):
     """Return whether ``value`` goes item by item: a generator, or what map() and its like make."""
     cls = type(value)
     known = cls.__module__ in ("builtins", "itertools") and hasattr(cls, "__next__")
-    return known or cls.__name__ == "async_generator" and hasattr(value, "ag_frame")
+    return known or (cls.__name__ == "async_generator" and hasattr(value, "ag_frame"))
 
 
 def run_coroutine(coroutine):

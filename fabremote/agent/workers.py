@@ -258,7 +258,7 @@ class Worker:
         return data
 
     def forward_items(self, data):
-        """Send on the messages of streams that ``data`` begins with, and what was printed before."""
+        """Send on the streams' messages in ``data``, after what was printed; return the rest."""
         at, size = 0, len(data)
         while at < size:
             if not self.item:

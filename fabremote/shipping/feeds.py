@@ -143,7 +143,8 @@ class Feeds:
         sent = 0
         self._owed[channel] = owed
         while self._owed[channel] and sent < _AHEAD:
-            pieces, last = self._kept.pop(channel, None) or self._next(channel, iterator)
+            kept = self._kept.pop(channel, None)  # type: ignore[arg-type]
+            pieces, last = kept or self._next(channel, iterator)
             size = sum(memoryview(piece).nbytes for piece in pieces)
             if size > _AHEAD and (sent or not waits):
                 self._kept[channel] = pieces, last
@@ -193,7 +194,7 @@ def makes_stream(fn: Any) -> bool:
     while isinstance(fn, functools.partial):
         fn = fn.func
     if not inspect.isroutine(fn) and not isinstance(fn, type):
-        fn = getattr(type(fn), "__call__", fn)
+        fn = vars(type(fn)).get("__call__", fn)
     return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
 
 

@@ -22,8 +22,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from fabremote.bootstrap import EXTRA_MODULES, agent_source
 from fabremote.agent.bundle import MORE, PACKAGE, REQUEST, TOTAL
+from fabremote.bootstrap import EXTRA_MODULES, agent_source
 from fabremote.exceptions import ResultError
 from fabremote.shipping.modules import Scope, stale, with_parents
 from fabremote.shipping.sources import MARSHAL, Source, find_spec, is_installed_file

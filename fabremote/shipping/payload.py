@@ -85,7 +85,11 @@ def dump(
         raise
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
-    header = {"env": dict(options.env), "cwd": options.cwd, "encoding": options.encoding}
+    header: dict[str, Any] = {
+        "env": dict(options.env),
+        "cwd": options.cwd,
+        "encoding": options.encoding,
+    }
     if listed is not None:
         header["bundle"] = listed.blob.digest
         pickler.extras.add("importing")

@@ -18,9 +18,9 @@ from fabremote.agent import classes as agent_classes
 from fabremote.agent import importing, loader, sources, streaming
 from fabremote.bootstrap import EXTRA_MODULES, RemotePython
 from fabremote.shipping import classes, code, third_party
+from fabremote.shipping.iterators import ahead_of, streams
 from fabremote.shipping.modules import Scope
 from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
-from fabremote.shipping.iterators import ahead_of, streams
 from fabremote.shipping.singletons import Singleton
 from fabremote.shipping.singletons import table as singletons
 from fabremote.store import Blob
