@@ -44,14 +44,6 @@ ASKED = 2
 LAST_WORD = 3.0
 
 
-def _nothing() -> None:
-    pass
-
-
-def _never() -> bool:
-    return False
-
-
 class Call:
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
@@ -79,7 +71,7 @@ class Call:
         self._feeds = feeds
         self.items = Items(options.max_result)
         # Called after each frame, once somebody waits elsewhere than in `wait`.
-        self.changed: Callable[[], None] = _nothing
+        self.changed: Callable[[], None] = lambda: None
         self._moving = threading.Lock()
         self._elsewhere: Callable[[int, Data], None] | None = None
         # What was admitted of the far side's frames, by the reader, and of that handled.
@@ -356,7 +348,7 @@ class Call:
         stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
         return Outcome(self._answer.complete(), self._failure, stdout, stderr)
 
-    def wait(self, enough: Callable[[], bool] = _never) -> Outcome | None:
+    def wait(self, enough: Callable[[], bool] = lambda: False) -> Outcome | None:
         """Handle the call's frames in this thread until it has ended, and return its outcome.
 
         Return None as soon as there is ``enough``.

@@ -15,10 +15,11 @@ from invoke.context import Context
 from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
-from fabremote.calls import Call, Outcome
+from fabremote.calls import Call
 from fabremote.exceptions import RemoteCancelled
 from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
 from fabremote.options import Options, resolve
+from fabremote.outcomes import Outcome
 from fabremote.replies import Unloadable, read_answer
 from fabremote.session import Session
 from fabremote.shipping.answers import Decoder

@@ -143,7 +143,7 @@ class Feeds:
         sent = 0
         self._owed[channel] = owed
         while self._owed[channel] and sent < _AHEAD:
-            kept = self._kept.pop(channel, None)  # type: ignore[arg-type]
+            kept = self._kept.pop(channel, None)
             pieces, last = kept or self._next(channel, iterator)
             size = sum(memoryview(piece).nbytes for piece in pieces)
             if size > _AHEAD and (sent or not waits):
