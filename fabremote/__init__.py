@@ -22,6 +22,7 @@ How a call travels::
         |
     session     one live agent, shared by an interpreter's calls
         |-- calls, streams   one call's frames, output and outcome
+        |-- items, stream_sources   generators there, as generators here
         |-- links            the SSH channel or local process below
         |-- bootstrap        the agent's way to the host
         |
@@ -48,8 +49,10 @@ from fabremote.exceptions import (
     ShippingError,
     UntrustedResult,
 )
+from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
 from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
 from fabremote.interpreter import Interpreter, RemoteFuture, Result
+from fabremote.shipping.iterators import ahead
 from fabremote.tasks import task
 from fabremote.wrapping import install, wrap
 
@@ -62,12 +65,14 @@ __all__ = [
     "EnvironmentBuildError",
     "GroupResult",
     "Interpreter",
+    "RemoteAsyncGenerator",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
     "RemoteError",
     "RemoteException",
     "RemoteFuture",
+    "RemoteGenerator",
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",
     "RemoteProcessDied",
@@ -80,6 +85,7 @@ __all__ = [
     "ShippingError",
     "ThreadingGroup",
     "UntrustedResult",
+    "ahead",
     "explain",
     "install",
     "remotely",

@@ -135,11 +135,10 @@ class Call:
         self.deliver(kind, data)
 
     def _to_inbox(self, kind: int, data: Data) -> None:
-        with self._moving:
-            if self._elsewhere is None:
-                self.inbox.put((kind, data))
-                return
-        self._elsewhere(kind, data)
+        self.inbox.put((kind, data))
+        if self._elsewhere is not None:
+            # Meanwhile.
+            self._move_on(self._elsewhere)
 
     @property
     def inboxed(self) -> bool:
@@ -148,10 +147,14 @@ class Call:
 
     def move(self, deliver: Callable[[int, Data], None]) -> None:
         """Have the frames handled elsewhere from now on, those that wait in the inbox first."""
+        self._elsewhere = deliver
+        self._move_on(deliver)
+        self.deliver = deliver
+
+    def _move_on(self, deliver: Callable[[int, Data], None]) -> None:
         with self._moving:
             while not self.inbox.empty():
                 deliver(*self.inbox.get())
-            self._elsewhere = self.deliver = deliver
 
     def _respond(self, text: str) -> None:
         data = text.encode(self._options.encoding)

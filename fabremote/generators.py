@@ -24,6 +24,9 @@ class RemoteGenerator(Generator[Y, S, R]):
 
     _fabremote_stream = True
 
+    # What must not be dropped as long as the stream is used.
+    _owner: object = None
+
     def __init__(self, source: Source) -> None:
         self._source = source
         self._turn = threading.Lock()
@@ -90,6 +93,9 @@ class RemoteAsyncGenerator(AsyncGenerator[Y, S]):
 
     Closing it, or dropping it, ends that.
     """
+
+    # What must not be dropped as long as the stream is used.
+    _owner: object = None
 
     def __init__(self, source: AsyncSource) -> None:
         self._source = source

@@ -14,6 +14,7 @@ from fabremote.exceptions import RemoteTraceback
 from fabremote.group_result import GroupResult
 from fabremote.interpreter import Interpreter, RemoteFuture
 from fabremote.options import PythonOptions, check_names
+from fabremote.shipping.iterators import streams
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -39,10 +40,12 @@ class GroupInterpreter:
         Raises fabric's GroupException, whose ``result`` has everything, if any
         host failed.
         """
+        _check_shareable(*args, **kwargs)
         return self._group.each(lambda py: py.call(fn, *args, **kwargs), self._options)
 
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
         """Run as `call` does, with a Result for each host."""
+        _check_shareable(*args, **kwargs)
         return self._group.each(lambda py: py.run(fn, *args, **kwargs), self._options)
 
     def submit(
@@ -52,7 +55,18 @@ class GroupInterpreter:
 
         The future of a host where the call could not begin raises the reason.
         """
+        _check_shareable(*args, **kwargs)
         return self._group.submit(lambda py: py.submit(fn, *args, **kwargs), self._options)
+
+
+def _check_shareable(*args: Any, **kwargs: Any) -> None:
+    """Raise TypeError if an argument is an iterator, each of whose items can go to one host."""
+    for value in (*args, *kwargs.values()):
+        if hasattr(type(value), "__next__") and streams(value):
+            raise TypeError(
+                f"{value!r:.100} can't be given to a group: each of its items would go to one "
+                "host only. Pass a list of them, or call the hosts one by one."
+            )
 
 
 class GroupCalls(fabric.Group):

@@ -88,6 +88,9 @@ class Interpreter:
         """Run ``fn(*args, **kwargs)`` there in a fresh process and return its value.
 
         An ``async`` function is run to its end. What it prints is relayed live.
+        Where it makes a generator, that is a `RemoteGenerator` here, or a
+        `RemoteAsyncGenerator`; the function asks for the items of iterators
+        among the arguments as it needs them.
         Raises what the function raised, as its own type where that is a
         built-in one or one of yours, else RemoteError; ShippingError if the
         call can't be sent; ResultError if its result can't come back; and the
@@ -102,7 +105,10 @@ class Interpreter:
     @overload
     def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Result[T]: ...
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
-        """Run as `call` does, and return a `Result`: what was printed, and the value."""
+        """Run as `call` does, and return a `Result`: what was printed, and the value.
+
+        Raises TypeError for a function that makes a generator.
+        """
         return self._prepare(fn, args, kwargs, keep=True).result()
 
     @overload
@@ -117,7 +123,8 @@ class Interpreter:
         """Begin the call and return a Future of its value at once.
 
         The function and its arguments are sent, or refused with ShippingError,
-        before this returns. ``cancel()`` kills the remote process.
+        before this returns. ``cancel()`` kills the remote process. The value of a
+        function that makes a generator is there once the generator is.
         """
         return self._prepare(fn, args, kwargs).submit()
 

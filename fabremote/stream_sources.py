@@ -11,9 +11,9 @@ asynchronous one's in the session's service threads, as a submitted call's are.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
+import importlib
 import queue
 import threading
 from collections.abc import Callable
@@ -103,8 +103,6 @@ class Source:
         self.name = call.name
         self._feeds, self._decoder, self._judge = feeds, decoder, judge
         self.begun = self.ended = False
-        # What must not be dropped as long as the stream is used.
-        self.owner: object = None
         reaper.watch()
         if call.deadline is not None:
             with contextlib.suppress(RemoteException):
@@ -224,7 +222,8 @@ class ServedSource(Source):
 
     async def wait_async(self, enough: Callable[[], bool]) -> None:
         """Do the same as `wait` in an event loop."""
-        loop = asyncio.get_running_loop()
+        # Who awaits this has it; importing it takes longer than most of ours.
+        loop = importlib.import_module("asyncio").get_running_loop()
         future = loop.create_future()
 
         def arrive() -> None:
