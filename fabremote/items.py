@@ -150,7 +150,7 @@ class Items:
         # Nothing is there: the far side may run further ahead.
         if self._taken:
             self._window = min(2 * self._window, WINDOW)
-        return self._grant()
+        return self._grant() if self._is_low() else None
 
     def told(self) -> None:
         """The generator was told to go on, by a value or exception: that grants an item."""
@@ -167,10 +167,14 @@ class Items:
 
     def more(self) -> bytes | None:
         """Return the message that lets more come, if it is time for one."""
-        low = self._window > 1 and self._granted - self._taken <= self._window // 2
+        low = self._window > 1 and self._is_low()
         if self.waits or not (low or self._unsaid > streaming.AHEAD // 4):
             return None
         return self._grant()
+
+    def _is_low(self) -> bool:
+        """Return whether half of the window or less is granted."""
+        return self._granted - self._taken <= self._window // 2
 
     def _grant(self) -> bytes | None:
         count = max(0, self._window - (self._granted - self._taken))

@@ -103,9 +103,13 @@ class Worker:
             self.listen()
         elif kind == wire.CANCEL:
             self.cancel()
-        elif kind == wire.NUDGE and self.pid is not None and self.status is None:
-            # Ignored by those that don't await it.
-            os.kill(self.pid, _signal.SIGURG)
+        elif kind == wire.NUDGE:
+            try:
+                # Ignored by those that don't await it.
+                os.kill(self.pid, _signal.SIGURG)
+            except (OSError, TypeError):
+                # It has ended, or isn't there yet.
+                pass
 
     def put(self, fd, data):
         if fd in self.fds:
