@@ -35,6 +35,7 @@ CANCELLED = -2
 FLOODED = -4
 UNANSWERABLE = -5
 EXPIRED = -3
+WANTED = -6
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW.
 UNHANDLED = 8 * wire.WINDOW
@@ -69,6 +70,7 @@ class Call:
         # One message to the function's process after the other.
         self._sending = threading.Lock()
         self._feeds = feeds
+        self._wanted: deque[tuple[int, int, bool]] = deque()
         self.items = Items(options.max_result)
         # Called after each frame, once somebody waits elsewhere than in `wait`.
         self.changed: Callable[[], None] = lambda: None
@@ -213,13 +215,24 @@ class Call:
     # Streams
 
     def _take_messages(self, data: Data) -> None:
-        for wanted in self.items.feed(data):
+        self._wanted.extend(self.items.feed(data))
+        if self._wanted and not self.inboxed:
+            # An iterator may wait for what its consumer does with an item that is here.
+            self.changed()
+            self._send_wanted()
+
+    def _send_wanted(self) -> None:
+        """Send the items that the function waits for: the next request's."""
+        while self._wanted:
+            wanted = self._wanted.popleft()
             for pieces in self._feeds.pull(*wanted) if self._feeds is not None else ():
                 self.send_message(pieces)
 
     def close_stream(self) -> None:
         """Tell the generator there to close; what comes of it until then is for nobody."""
         self.items.close()
+        if self._feeds is not None:
+            self._feeds.end()
         self.send_message([order(b"X")])
         self.session.post(wire.frame(wire.NUDGE, self.number))
 
@@ -251,6 +264,8 @@ class Call:
                 self.abort(self._too_large())
         elif kind == wire.ITEM:
             self._take_messages(data)
+        elif kind == WANTED:
+            self._send_wanted()
         elif kind == wire.TAKEN and self._feeder is not None:
             self._feeder.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
@@ -385,6 +400,10 @@ class Call:
 
     def _drain(self, deadline: float | None, ended: Callable[[], bool]) -> None:
         while not ended():
+            if self._wanted:
+                # Not before what is there has been taken, see above.
+                self.handle(WANTED, b"")
+                continue
             try:
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:

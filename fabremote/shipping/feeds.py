@@ -106,6 +106,7 @@ class Feeds:
         self._owed: dict[int, int] = {}
         self._taken: dict[int, int] = {}
         self._kept: dict[int, tuple[Pieces, bool]] = {}
+        self._ended = False
 
     def dumps(self, front: bytes, value: Any, place: str) -> Pieces:
         """Return the message that brings ``value``; raise ShippingError if it can't be sent."""
@@ -135,7 +136,9 @@ class Feeds:
 
         At least one if it ``waits``; of those asked for ahead, what may lie about unread.
         """
-        if channel not in self._iterators:
+        if self._ended or channel not in self._iterators:
+            # Its generator is being closed, and asks nothing of ours.
+            yield self.dumps(streaming.ADDRESS.pack(channel, b"R"[0]), None, "the end")
             return
         iterator = self._iterators[channel]
         owed = self._owed.get(channel, 0) + count
@@ -177,6 +180,10 @@ class Feeds:
 
     def _end(self, channel: int) -> None:
         iterators.close(self._iterators.pop(channel))
+
+    def end(self) -> None:
+        """Take no more of the iterators."""
+        self._ended = True
 
     def close(self) -> None:
         """The function has ended: close the generators that it was given."""
