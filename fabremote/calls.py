@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fabremote.agent import wire
-from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteProcessDied,
     RemoteTimeout,
     ResultError,
 )
-from fabremote.items import Items, frames, order
+from fabremote.items import Items
+from fabremote.messages import UNANSWERABLE, Messages
 from fabremote.options import Options
 from fabremote.outcomes import TOTAL, Answer, Data, Outcome, signal_name
 from fabremote.printing import printable
@@ -33,19 +31,16 @@ LOST = -1
 # The local notices to a call that runs on the session's service thread.
 CANCELLED = -2
 FLOODED = -4
-UNANSWERABLE = -5
 EXPIRED = -3
 WANTED = -6
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW.
 UNHANDLED = 8 * wire.WINDOW
-# Requests under way: one whose answer's last bytes are being sent, and the next.
-ASKED = 2
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
 
 
-class Call:
+class Call(Messages):
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
@@ -63,25 +58,12 @@ class Call:
         provide: Callable[[bytes], bytes] | None = None,
         feeds: Feeds | None = None,
     ) -> None:
-        self.session = session
-        self._provide = provide
-        self._requests: deque[bytes] = deque()
-        self._answering = threading.Lock()
-        # One message to the function's process after the other.
-        self._sending = threading.Lock()
-        self._feeds = feeds
-        self._wanted: deque[tuple[int, int, bool]] = deque()
-        self.items = Items(options.max_result)
-        # Called after each frame, once somebody waits elsewhere than in `wait`.
-        self.changed: Callable[[], None] = lambda: None
+        super().__init__(session, number, name, Items(options.max_result), provide, feeds)
         self._moving = threading.Lock()
         self._elsewhere: Callable[[int, Data], None] | None = None
         # What was admitted of the far side's frames, by the reader, and of that handled.
         self._admitted = self._handled = self._replied = 0
         self._flooded = self._ended = False
-        self._unanswerable: BaseException | None = None
-        self.number = number
-        self.name = name
         self.timeout = options.timeout
         self.deadline = time.monotonic() + options.timeout if options.timeout else None
         self.inbox: queue.SimpleQueue[tuple[int, Data]] = queue.SimpleQueue()
@@ -166,75 +148,6 @@ class Call:
 
     def _send_stdin(self, data: bytes) -> None:
         self.session.send(wire.frame(wire.STDIN, self.number, data))
-
-    # What the function asks for
-
-    def _request(self, request: bytes) -> None:
-        """Have a request answered, in a thread of its own: this one minds the deadline."""
-        if len(request) > REQUEST:
-            raise self._flood()
-        with self._answering:
-            self._requests.append(request)
-            count = len(self._requests)
-        if count > ASKED:
-            raise self._flood()
-        if count == 1:
-            name = f"fabremote-answers-{self.number}"
-            threading.Thread(target=self._answer_requests, name=name, daemon=True).start()
-
-    def _answer_requests(self) -> None:
-        while self._requests and self._provide is not None:
-            try:
-                if not self.done and self._failure is None:
-                    answer = self._provide(self._requests[0])
-                    self.send_message([wire.NUMBER.pack(len(answer)) + answer])
-            except BaseException as error:
-                self._unanswerable = error
-                self.deliver(UNANSWERABLE, b"")
-            with self._answering:
-                self._requests.popleft()
-                if not self._requests:
-                    return
-
-    def _flood(self) -> ResultError:
-        return ResultError(
-            f"{self.name} on {self.session.label} was killed: the host sent more than its agent "
-            "does. Look whether it can be trusted."
-        )
-
-    def send_message(self, pieces: Sequence[Data]) -> None:
-        """Send the function's process a message, unless the call ends."""
-        with self._sending, self.session.watched(self.deadline, len(pieces) > 1):
-            for frame in frames(self.number, pieces):
-                if self.done or self._failure is not None:
-                    return
-                # The reader sees a broken link, too.
-                with contextlib.suppress(OSError):
-                    self.session.send(frame)
-
-    # Streams
-
-    def _take_messages(self, data: Data) -> None:
-        self._wanted.extend(self.items.feed(data))
-        if self._wanted and not self.inboxed:
-            # An iterator may wait for what its consumer does with an item that is here.
-            self.changed()
-            self._send_wanted()
-
-    def _send_wanted(self) -> None:
-        """Send the items that the function waits for: the next request's."""
-        while self._wanted:
-            wanted = self._wanted.popleft()
-            for pieces in self._feeds.pull(*wanted) if self._feeds is not None else ():
-                self.send_message(pieces)
-
-    def close_stream(self) -> None:
-        """Tell the generator there to close; what comes of it until then is for nobody."""
-        self.items.close()
-        if self._feeds is not None:
-            self._feeds.end()
-        self.send_message([order(b"X")])
-        self.session.post(wire.frame(wire.NUDGE, self.number))
 
     # Frames
 
