@@ -268,6 +268,10 @@ class Call(Messages):
             self._close_feeds(self._feeds)
 
     def _close_feeds(self, feeds: Feeds) -> None:
+        answer = self._answer.complete()
+        if answer is not None and answer[:1] == b"M":
+            # The function hasn't run: the call goes again, without its own modules.
+            return
         try:
             feeds.close()
         except BaseException as error:
