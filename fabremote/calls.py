@@ -269,7 +269,7 @@ class Call(Messages):
 
     def _close_feeds(self, feeds: Feeds) -> None:
         answer = self._answer.complete()
-        if answer is not None and answer[:1] == b"M":
+        if answer is not None and bytes(answer[:1]) == b"M":
             # The function hasn't run: the call goes again, without its own modules.
             return
         try:
