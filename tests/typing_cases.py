@@ -77,7 +77,7 @@ assert_type(py.submit(stream, 1), RemoteFuture[Generator[str, bytes, list[int]]]
 assert_type(remotely("web1")(items)(1), Iterator[str])
 assert_type(c.call(consume, ahead([1], 2)), int)
 assert_type(c.call(consume, (n for n in [1])), int)
-c.call(consume, ahead(["1"]))  # type: ignore[list-item, call-overload]
+c.call(consume, ahead(["1"]))  # type: ignore[call-overload]
 
 # The class.
 bar = Remotely(plain, "web1", port=22)
