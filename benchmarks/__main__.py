@@ -22,6 +22,7 @@ from benchmarks import (
     output,
     shipping,
     sizes,
+    streams,
 )
 from benchmarks.host import Host, same_python
 from benchmarks.measure import Row, table
@@ -40,6 +41,7 @@ GROUPS: dict[str, Callable[[Host], list[Row]]] = {
     "output": output.measure,
     "flood": output.measure_flood,
     "faults": faults.measure,
+    "streams": streams.measure,
 }
 # Only where they are asked for: they take gigabytes of memory.
 ASKED_FOR = ("gigabyte",)

@@ -106,3 +106,16 @@ line = "x" * %d
 for _ in range(%d):
     print(line)
 """
+
+# Forever: "e", then one item goes out; "i", then so many, each written by itself.
+ITEMS = """
+import os
+
+item = b"x" * %d
+while True:
+    order = os.read(0, 1)
+    if not order:
+        break
+    for _ in range(1 if order == b"e" else %d):
+        os.write(1, item)
+"""

@@ -6,12 +6,10 @@ import queue
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from fabremote.agent import wire
-from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteException,
@@ -19,6 +17,8 @@ from fabremote.exceptions import (
     RemoteTimeout,
     ResultError,
 )
+from fabremote.items import Items
+from fabremote.messages import Messages
 from fabremote.options import Options
 from fabremote.printing import printable
 from fabremote.progress import Bar, reporter
@@ -27,6 +27,7 @@ from fabremote.streams import Feeder, Output, local_stream
 
 if TYPE_CHECKING:
     from fabremote.session import Session
+    from fabremote.shipping.feeds import Feeds
 
 # The session's own notice to a call that the link is gone; not on the wire.
 LOST = -1
@@ -37,11 +38,11 @@ CANCELLED = -2
 FLOODED = -4
 FAULT = -5
 PROGRESS = -6
+EXPIRED = -3
+WANTED = -8
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW. In frames of a byte each they take 64 times that.
 UNHANDLED = 2 * wire.WINDOW
-# Requests under way: one whose answer's last bytes are being sent, and the next.
-ASKED = 2
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
 # What these frames hold, in bytes.
@@ -60,7 +61,7 @@ class Process(Protocol):
         """Return the error for a call that the process's end kept from beginning."""
 
 
-class Call:
+class Call(Messages):
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
@@ -80,23 +81,22 @@ class Call:
         options: Options,
         keep: bool,
         provide: Callable[[bytes], bytes] | None = None,
+        feeds: Feeds | None = None,
         process: Process | None = None,
         flags: int = 0,
     ) -> None:
-        self.session = session
+        super().__init__(session, number, name, Items(options.max_result), provide, feeds)
+        self._moving = threading.Lock()
+        self._elsewhere: Callable[[int, Data], None] | None = None
+        self._outcome: Outcome | None = None
         self._process = process
         self.inside = process.number if process is not None else None
         self.begun = True  # over there, as far as is known
-        self._provide = provide
-        self._requests: deque[bytes] = deque()
-        self._answering = threading.Lock()
         # What was admitted of the far side's frames, by the reader, and of that handled.
         self._admitted = self._handled = 0
         self._flooded = self._ended = False
         # What the reader, or the thread that answers requests, has the call end with.
         self._fault: BaseException | None = None
-        self.number = number
-        self.name = name
         self.timeout = options.timeout
         self.deadline = time.monotonic() + options.timeout if options.timeout else None
         self.inbox: queue.SimpleQueue[tuple[int, Data]] = queue.SimpleQueue()
@@ -145,6 +145,9 @@ class Call:
             return
         if self._flooded and not self._ended:
             return
+        if kind == wire.ITEM and self.items.admit(len(data)):
+            self.deliver(kind, bytes(data))
+            return
         self._admitted += max(1, len(data))
         if self._admitted - self._handled > UNHANDLED and not self._ended:
             self._flooded = True
@@ -180,6 +183,25 @@ class Call:
 
     def _to_inbox(self, kind: int, data: Data) -> None:
         self.inbox.put((kind, data))
+        if self._elsewhere is not None:
+            # Meanwhile.
+            self._move_on(self._elsewhere)
+
+    @property
+    def inboxed(self) -> bool:
+        """Whether the frames wait for `wait`."""
+        return self._elsewhere is None
+
+    def move(self, deliver: Callable[[int, Data], None]) -> None:
+        """Have the frames handled elsewhere from now on, those that wait in the inbox first."""
+        self._elsewhere = deliver
+        self._move_on(deliver)
+        self.deliver = deliver
+
+    def _move_on(self, deliver: Callable[[int, Data], None]) -> None:
+        with self._moving:
+            while not self.inbox.empty():
+                deliver(*self.inbox.get())
 
     def _respond(self, text: str) -> None:
         data = text.encode(self._options.encoding)
@@ -190,55 +212,11 @@ class Call:
     def _send_stdin(self, data: bytes) -> None:
         self.session.send(wire.frame(wire.STDIN, self.number, data))
 
-    # What the function asks for
-
-    def _request(self, request: bytes) -> None:
-        """Have a request answered, in a thread of its own: this one minds the deadline."""
-        if len(request) > REQUEST:
-            raise self._flood()
-        with self._answering:
-            self._requests.append(request)
-            count = len(self._requests)
-        if count > ASKED:
-            raise self._flood()
-        if count == 1:
-            name = f"fabremote-answers-{self.number}"
-            threading.Thread(target=self._answer_requests, name=name, daemon=True).start()
-
-    def _answer_requests(self) -> None:
-        while self._requests and self._provide is not None:
-            try:
-                if not self.done and self._failure is None:
-                    self._send_data(self._provide(self._requests[0]))
-            except OSError:
-                pass  # The reader sees the broken link too.
-            except BaseException as error:
-                self._end_with(error)
-            with self._answering:
-                self._requests.popleft()
-                if not self._requests:
-                    return
-
-    def _flood(self) -> ResultError:
-        return ResultError(
-            f"{self.name} on {self.session.label} was killed: the host sent more than its agent "
-            "does. Look whether it can be trusted."
-        )
-
-    def _send_data(self, data: bytes) -> None:
-        """Send the far side what it asked for."""
-        view = memoryview(wire.NUMBER.pack(len(data)) + data)
-        for start in range(0, len(view), wire.MAX_DATA):
-            if self.done or self._failure is not None:
-                return
-            piece = bytes(view[start : start + wire.MAX_DATA])
-            self.session.send(wire.frame(wire.DATA, self.number, piece))
-
     # Frames
 
     def handle(self, kind: int, data: Data) -> None:
         """Act on one frame; afterwards ``done`` says whether it was the last."""
-        if kind > 0:
+        if kind > 0 and kind != wire.ITEM:
             self._handled += max(1, len(data))
         try:
             self._handle(kind, data)
@@ -246,6 +224,7 @@ class Call:
             self.abort(error)
             if kind in (wire.DONE, LOST, UNBEGUN):
                 self.finish()
+        self.changed()
 
     def _handle(self, kind: int, data: Data) -> None:
         if kind in self._outputs:
@@ -255,6 +234,10 @@ class Call:
                 self._consumed = 0
                 self.session.post(wire.frame(wire.CREDIT, self.number, credit))
             self._outputs[kind].write(data)
+        elif kind == wire.ITEM:
+            self._take_messages(data)
+        elif kind == WANTED:
+            self._send_wanted()
         elif kind == wire.TAKEN and self._feeder is not None:
             self._feeder.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
@@ -266,6 +249,8 @@ class Call:
             self.report("down", self._answer.received, self._answer.total)
         elif kind == FLOODED:
             self.abort(self._flood())
+        elif kind == EXPIRED:
+            self.expire()
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)
@@ -327,6 +312,12 @@ class Call:
         if not self.done:
             self.session.post(wire.frame(wire.CANCEL, self.number))
 
+    def cut_short(self, error: BaseException) -> None:
+        """Close the generator there; whoever asks for more of it gets ``error``."""
+        self.close_stream()
+        if self._failure is None:
+            self._failure = error
+
     def expire(self) -> None:
         """The deadline has passed."""
         timeout = self.timeout or 0.0
@@ -353,23 +344,43 @@ class Call:
             self._progress.close()
         for output in self._outputs.values():
             output.end()
+        if self._feeds is not None:
+            self._close_feeds(self._feeds)
+
+    def _close_feeds(self, feeds: Feeds) -> None:
+        if self._answer.letter == b"M":
+            # The function hasn't run: the call goes again, without its own modules.
+            return
+        try:
+            feeds.close()
+        except BaseException as error:
+            if self._failure is None:
+                self._failure = error
 
     def outcome(self) -> Outcome:
         """Return how the call ended."""
+        if self._outcome is not None:
+            return self._outcome
         stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
         if self._failure is not None or not self._answer.complete():
             return Outcome(None, None, self._failure, stdout, stderr)
-        return Outcome(*self._answer.take(), None, stdout, stderr)
+        self._outcome = Outcome(*self._answer.take(), None, stdout, stderr)
+        return self._outcome
 
-    def wait(self) -> Outcome:
-        """Handle the call's frames in this thread until it has ended."""
+    def wait(self, enough: Callable[[], bool] = lambda: False) -> Outcome | None:
+        """Handle the call's frames in this thread until it has ended, and return its outcome.
+
+        Return None as soon as there is ``enough``.
+        """
         try:
-            self._drain(self.deadline, lambda: self.done or self.killed)
+            self._drain(self.deadline, lambda: self.done or self.killed or enough())
             if not self.done and self._failure is None:
+                if enough():
+                    return None
                 self.expire()
         except BaseException as error:
             # Ctrl-C, or another exception thrown into this thread.
-            self.abort(error)
+            self._interrupt(error)
         try:
             self._drain(time.monotonic() + LAST_WORD, lambda: self.done)
         finally:
@@ -378,8 +389,22 @@ class Call:
                 self.finish()
         return self.outcome()
 
+    def _interrupt(self, error: BaseException) -> None:
+        """End the call because of ``error``; a generator may run its finally blocks."""
+        try:
+            if self.items.kind and self._failure is None:
+                self.close_stream()
+                self._drain(time.monotonic() + LAST_WORD, lambda: self.done or self.killed)
+                self._failure = error
+        finally:
+            self.abort(error)
+
     def _drain(self, deadline: float | None, ended: Callable[[], bool]) -> None:
         while not ended():
+            if self._wanted:
+                # Not before what is there has been taken, see above.
+                self.handle(WANTED, b"")
+                continue
             try:
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
@@ -397,4 +422,4 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-__all__ = ["CANCELLED", "LOST", "UNBEGUN", "Call", "Outcome"]
+__all__ = ["CANCELLED", "EXPIRED", "LOST", "UNBEGUN", "Call", "Outcome"]

@@ -18,12 +18,15 @@ from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import CANCELLED, Call, Outcome
 from fabremote.exceptions import RemoteConnectionLost, RemoteException
 from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
+from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
 from fabremote.lasting import Lasting
 from fabremote.options import Bound, Options
 from fabremote.outcomes import NotRun, read_answer
 from fabremote.session import Session
 from fabremote.shipping.answers import Decoder
+from fabremote.shipping.feeds import Feeds, makes_stream
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
+from fabremote.stream_sources import AsyncSource, ServedSource, Source
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -119,6 +122,9 @@ class Interpreter:
         """Run ``fn(*args, **kwargs)`` there and return its value.
 
         An ``async`` function is run to its end. What it prints is relayed live.
+        Where it makes a generator, that is a `RemoteGenerator` here, or a
+        `RemoteAsyncGenerator`; the function asks for the items of iterators
+        among the arguments as it needs them.
         Raises what the function raised, as its own type where that is a
         built-in one or one of yours, else RemoteError; ShippingError if the
         call can't be sent; ResultError if its result can't come back; and the
@@ -133,7 +139,10 @@ class Interpreter:
     @overload
     def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Result[T]: ...
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
-        """Run as `call` does, and return a `Result`: what was printed, and the value."""
+        """Run as `call` does, and return a `Result`: what was printed, and the value.
+
+        Raises TypeError for a function that makes a generator.
+        """
         return self._prepare(fn, args, kwargs, keep=True).result()
 
     @overload
@@ -150,6 +159,7 @@ class Interpreter:
         The function and its arguments are sent, or refused with ShippingError,
         before this returns. ``cancel()`` kills the remote process; in a ``with``
         block a call that has not begun is dropped, one that runs ends the process.
+        The value of a function that makes a generator is there once the generator is.
         """
         return self._prepare(fn, args, kwargs).submit()
 
@@ -267,8 +277,8 @@ class Prepared:
             what = f"{self.name} on {session.label}"
             mine = payload.classes, payload.modules
             decoder = Decoder(what, *mine, self._options.trust, payload.files)
-            provide, inside = payload.provide, self._lasting
-            call = Call(session, number, self.name, self._options, self._keep, provide, inside)
+            asked = payload.provide, payload.feeds, self._lasting
+            call = Call(session, number, self.name, self._options, self._keep, *asked)
         except BaseException:
             session.forget(number)
             raise
@@ -313,9 +323,25 @@ class Prepared:
             self._begin(call, payload)
         except (KeyboardInterrupt, SystemExit) as error:
             call.abort(error)
+        feeds = payload.feeds
         del payload
-        outcome = call.wait()
+        outcome = call.wait(lambda: bool(call.items.kind))
+        if outcome is None:
+            return self._stream(call, feeds, decoder), Outcome()
         return self._judge(outcome, decoder), outcome
+
+    def _stream(self, call: Call, feeds: Feeds | None, decoder: Decoder) -> Any:
+        """Return the generator that stands for the one that the function has made."""
+        assert feeds is not None
+        if self._lasting is not None:
+            self._lasting.occupied_by(call)
+        judge = functools.partial(self._judge, decoder=decoder)
+        if call.items.kind == "s":
+            kind = Source if call.inboxed else ServedSource
+            return RemoteGenerator(kind(call, feeds, decoder, judge))
+        if call.inboxed:
+            call.session.service().adopt(call, lambda _: None)
+        return RemoteAsyncGenerator(AsyncSource(call, feeds, decoder, judge))
 
     def _judge(self, outcome: Outcome, decoder: Decoder) -> Any:
         if isinstance(outcome.error, WatcherError):
@@ -334,7 +360,19 @@ class Prepared:
         """Run the call and return its Result."""
         if self._options.dry:
             return self._result(None, Outcome())
-        return self._result(*self._finish())
+        if makes_stream(self._fn):
+            raise self._unending()
+        value, outcome = self._finish()
+        if isinstance(value, (RemoteGenerator, RemoteAsyncGenerator)):
+            value.drop()
+            raise self._unending()
+        return self._result(value, outcome)
+
+    def _unending(self) -> TypeError:
+        return TypeError(
+            f"run() can't return the Result of {self.name}, which makes a generator: what it "
+            "prints isn't known before its end. Use call(), and out_stream= for what it prints."
+        )
 
     def _result(self, value: Any, outcome: Outcome, exited: int | None = 0) -> Result[Any]:
         return Result(
@@ -374,14 +412,27 @@ class Prepared:
         if self._lasting is not None:
             future._drop = functools.partial(self._lasting.skip, call)
         service.adopt(call, functools.partial(self._resolve, future, call.session, decoder))
+        call.changed = functools.partial(self._begun, future, call, payload.feeds, decoder)
         self._begin(call, payload)
         if future.cancelled():
             # Between two attempts.
             future._kill()
 
+    def _begun(
+        self, future: RemoteFuture[Any], call: Call, feeds: Feeds | None, decoder: Decoder
+    ) -> None:
+        """A frame was handled: is it a stream that has begun?"""
+        if call.items.kind and not future.done():
+            stream = self._stream(call, feeds, decoder)
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                future.set_result(stream)
+
     def _resolve(
         self, future: RemoteFuture[Any], session: Session, decoder: Decoder, outcome: Outcome
     ) -> None:
+        if future.done() and not future.cancelled():
+            # Its result is a stream, which tells the rest.
+            return
         try:
             try:
                 value = self._judge(outcome, decoder)

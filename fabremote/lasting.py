@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from fabremote.agent import wire
 from fabremote.bootstrap import EXTRA_MODULES
 from fabremote.calls import Call, Outcome
-from fabremote.exceptions import RemoteException, RemoteProcessDied, RemoteTimeout
+from fabremote.exceptions import RemoteCancelled, RemoteException, RemoteProcessDied, RemoteTimeout
 from fabremote.options import Options
 from fabremote.session import Session
 from fabremote.shipping.forwarding import Memory
@@ -39,6 +40,7 @@ class Lasting:
         self._changed = threading.Condition()
         self._open: set[int] = set()
         self._reason = ""
+        self._stream: weakref.ref[Call] | None = None
         self._ended = threading.Event()
         if not session.reserve():
             raise session.loss("the process of a with block", begun=False)
@@ -104,9 +106,20 @@ class Lasting:
         )
 
     def check(self, name: str) -> None:
-        """Raise the error for call ``name`` if the process is known to have ended."""
+        """Raise the error for call ``name`` if the process is known not to come to it."""
         if self._ended.is_set():
             raise self.gone(name)
+        stream = self._stream() if self._stream is not None else None
+        if stream is not None and not stream.done:
+            raise RuntimeError(
+                f"{name} can't begin: the process of its with block is giving the items of "
+                f"{stream.name}. Take them all, or close() that generator, before; or make the "
+                "call by another interpreter: conn.python(...)."
+            )
+
+    def occupied_by(self, call: Call) -> None:
+        """A call has made a generator: the process does nothing else until its end."""
+        self._stream = weakref.ref(call)
 
     def _finished(self, outcome: Outcome) -> None:
         with self._changed:
@@ -118,10 +131,15 @@ class Lasting:
     def close(self, kill: bool = False) -> None:
         """End the process once its calls have, as it ends by itself, or at once.
 
-        It gets as long as its exit handlers take, within ``timeout``.
+        It gets as long as its exit handlers take, within ``timeout``. A generator
+        that still has items is closed.
         """
+        stream = self._stream() if self._stream is not None else None
         try:
             if not kill:
+                if stream is not None and not stream.done:
+                    text = f"{stream.name} was closed, as the with block that it is of was left."
+                    stream.cut_short(RemoteCancelled(text))
                 self.session.post(wire.frame(wire.END, self.number))
                 self._ended.wait(self._options.timeout)
         finally:

@@ -72,6 +72,14 @@ def test_a_module_that_cannot_be_loaded_there_goes_by_value(
 
 
 @needs_older
+def test_its_generators_wait_for_the_call_that_can_be_loaded(older: Any, make: Make) -> None:
+    own = make(
+        "unloadable_items", LATER + "def f(items):\n    for n in items:\n        yield -n\n"
+    )
+    assert list(older.call(own.f, (n for n in range(3)))) == [0, -1, -2]
+
+
+@needs_older
 def test_what_uses_the_module_goes_without_it_too(older: Any, make: Make) -> None:
     make("unloadable_below", f"{LATER}def f():\n    return 'below'\n")
     above = make("unloadable_above", "from unloadable_below import f\ndef h():\n    return f()\n")

@@ -15,12 +15,14 @@ import _thread
 import marshal
 import os
 import struct
+import sys
 
 from . import loader, wire
 
 TOTAL = struct.Struct(">Q")
-# In the total of a message: to a worker, of blobs; from it, of a request.
+# In the total of a message: to a worker, of blobs; from it, of a request; of a stream's.
 BLOBBED = ASKING = 1 << 63
+STREAMED = 1 << 62
 DIGEST = 16
 # The most bytes of a request.
 REQUEST = 4096
@@ -59,7 +61,7 @@ def receive(fd, ahead=b""):
         data += piece
     total = TOTAL.unpack_from(data)[0]
     # Arrays that are read from it must be writable.
-    room = wire.Room((total & (BLOBBED - 1)) << 2)
+    room = wire.Room((total & (STREAMED - 1)) << 2)
     ahead = fill(room, fd, data[TOTAL.size :])
     return None if ahead is None else (total, room.take(), ahead)
 
@@ -89,6 +91,10 @@ def read_blobs(body):
 
 
 # Requests
+
+
+# What takes in the caller's answers; `streaming` puts its own there.
+RECEIVE = [receive]
 
 
 def connect(payload_fd, reply_fd):
@@ -139,7 +145,7 @@ def exchange(request, parts, given_up, done):
                         break
                     payload_fd, reply_fd, _ = CHANNEL
                     os.write(reply_fd, TOTAL.pack(ASKING | len(request)) + request)
-                received = receive(payload_fd)
+                received = RECEIVE[0](payload_fd)
                 if received is None:
                     break
                 left = TOTAL.unpack_from(received[1])[0]
@@ -149,6 +155,14 @@ def exchange(request, parts, given_up, done):
                 del parts[:]
     finally:
         done.release()
+
+
+def fetch(name):
+    """Have a module of the agent's own sent, and add it."""
+    sys.modules[__package__].add(name, ask("agent", name))
+
+
+loader.FETCH.append(fetch)
 
 
 # Modules

@@ -6,7 +6,7 @@ supervisor sends the next when a call has been answered.
 
 import os
 
-from . import bundle, classes, loader, worker
+from . import bundle, classes, loader, streaming, worker
 
 
 def serve(payload_fd, reply_fd, received):
@@ -23,7 +23,7 @@ def serve(payload_fd, reply_fd, received):
         forget_unfinished()
         bundle.disconnect()
         worker.write_all(reply_fd, pieces)
-        received = worker.read_payload(payload_fd)
+        received = worker.read_payload(payload_fd, streaming.left())
         if received is not None:
             # Its environment and folder are what the calls before have made of them.
             received[0].update(env=None, cwd=None)

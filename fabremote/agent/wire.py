@@ -35,6 +35,7 @@ END = 9  # a lasting process is to end, once the calls in it have
 SKIP = 10  # of a call in a lasting process: drop it unless it has begun
 # Call 0: a sign of life, both ways; to the agent with a tick in milliseconds (8 bytes).
 PING = 11
+NUDGE = 13  # what its stream's generator does now is to end: the stream is being closed
 
 # From the agent to the caller.
 STDOUT = 16
@@ -44,6 +45,7 @@ TAKEN = 19  # this many bytes of its standard input were written (8 bytes)
 DONE = 20  # the last frame of a call; data: how it ended, see pack_status
 CRASH = 21  # call 0: the supervisor itself failed; data: text. Empty: no call is open any more
 ASK = 22  # the function needs a module or a data file; answered by DATA
+ITEM = 23  # a piece of a message of its streams, see `streaming`
 
 # Their data is part of a stream: it is passed on as it comes, not frame by frame.
 STREAMED = frozenset([DATA, STDIN, STDOUT, STDERR, REPLY])

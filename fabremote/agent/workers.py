@@ -1,5 +1,6 @@
 """The supervisor's side of one worker: its pipes, its windows, its end."""
 
+import _signal  # type: ignore[import-not-found]
 import fcntl
 import os
 import select
@@ -66,6 +67,8 @@ class Worker:
         self.window = wire.WINDOW
         self.answer = b""
         self.missing = None
+        # Whether it streams, and how much of a stream's message is still to come.
+        self.streaming, self.item = False, 0
         self.cancelled = None
         self.status = None
         self.doomed = False
@@ -115,6 +118,13 @@ class Worker:
         elif kind == wire.END:
             self.ending = True
             self.advance()
+        elif kind == wire.NUDGE:
+            try:
+                # Ignored by those that don't await it.
+                os.kill(self.pid, _signal.SIGURG)
+            except (OSError, TypeError):
+                # It has ended, or isn't there yet.
+                pass
 
     def put(self, fd, *pieces):
         if fd in self.fds and pieces:
@@ -156,7 +166,10 @@ class Worker:
         for fd in [self.reply] + list(self.outputs):
             if fd not in self.fds:
                 continue
-            heard = fd == self.reply or (self.window > 0 and not self.dozing)
+            heard = self.window > 0 and not self.dozing
+            if fd == self.reply:
+                # What was printed before an item goes ahead of it.
+                heard = self.window > 0 or not self.streaming
             open_ = heard and not supervisor.resting
             if open_ and fd not in supervisor.handlers:
                 supervisor.watch(fd, lambda fd=fd: self.on_readable(fd))
@@ -218,15 +231,19 @@ class Worker:
         return data
 
     def read_reply(self):
-        size = wire.MAX_DATA if self.missing is None else min(PIPE, self.missing)
+        """Forward what the worker wrote; return whether there was anything."""
+        if self.missing is None:
+            size = max(wire.MAX_DATA, min(PIPE, self.item))
+        else:
+            size = min(PIPE, self.missing)
         data = self.read(self.reply, size)
         if not data:
-            return
+            return False
         if self.missing is None:
             # The length may come in pieces; forward it with what follows.
-            self.answer = self.forward_requests(self.answer + data)
+            self.answer = self.forward_messages(self.answer + data)
             if len(self.answer) < worker.TOTAL.size or is_request(self.answer):
-                return
+                return True
             data, self.answer = self.answer, b""
             self.missing = worker.TOTAL.size + worker.TOTAL.unpack_from(data)[0]
             if self.missing > wire.MAX_DATA:
@@ -235,9 +252,11 @@ class Worker:
         self.forward(wire.REPLY, data)
         if self.missing == 0 and self.cancelled is None:
             self.finish()
+        return True
 
-    def forward_requests(self, data):
-        """Send on the whole requests that ``data`` begins with; return the rest."""
+    def forward_messages(self, data):
+        """Send on the requests and items that ``data`` begins with; return the rest."""
+        data = self.forward_items(data)
         while len(data) >= worker.TOTAL.size and is_request(data):
             size = worker.TOTAL.unpack_from(data)[0] - bundle.ASKING
             end = worker.TOTAL.size + size
@@ -248,8 +267,29 @@ class Worker:
             if len(data) < end:
                 break
             self.supervisor.send(wire.ASK, self.number, data[worker.TOTAL.size : end])
-            data = data[end:]
+            data = self.forward_items(data[end:])
         return data
+
+    def forward_items(self, data):
+        """Send on the streams' messages in ``data``, after what was printed; return the rest."""
+        at, size = 0, len(data)
+        while at < size:
+            if not self.item:
+                if size - at < worker.TOTAL.size:
+                    break
+                total = worker.TOTAL.unpack_from(data, at)[0] - bundle.STREAMED
+                if not 0 <= total < bundle.STREAMED:
+                    break
+                self.item = worker.TOTAL.size + total
+            step = min(self.item, size - at)
+            at += step
+            self.item -= step
+        if at:
+            self.streaming = True
+            for fd in set(self.outputs) & self.fds:
+                self.relay(fd)
+            self.forward(wire.ITEM, data[:at])
+        return data[at:]
 
     # The end
 
@@ -257,9 +297,7 @@ class Worker:
         """The worker's process has ended: forward what it left, unless all is said."""
         self.status = status
         while self.reply in self.fds and self.missing != 0:
-            before = self.missing, self.answer
-            self.read_reply()
-            if (self.missing, self.answer) == before:
+            if not self.read_reply():
                 break
         if self.cancelled is not None:
             self.cancelled.reaped = True
