@@ -11,6 +11,7 @@ import functools
 import inspect
 import marshal
 import struct
+import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ _SMALL = 60000
 _AHEAD = 1 << 18
 
 Pieces = list[bytes | memoryview]
+# What is called itself, not by a __call__ of its class's.
+_ROUTINES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
 
 
 def message(front: bytes, chunks: Chunks) -> Pieces:
@@ -190,9 +193,10 @@ def makes_stream(fn: Any) -> bool:
     """Return whether a callable makes a generator when it is called, as far as can be seen."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    if not inspect.isroutine(fn) and not isinstance(fn, type):
+    if not isinstance(fn, _ROUTINES):
         fn = vars(type(fn)).get("__call__", fn)
-    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+    flags = getattr(getattr(fn, "__code__", None), "co_flags", 0)
+    return bool(flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR))
 
 
 __all__ = ["Feeds", "Pieces", "makes_stream"]
