@@ -49,7 +49,7 @@ AGENT_MODULES = (
 )
 
 # Sent only before the first call that needs them.
-EXTRA_MODULES = ("classes", "importing")
+EXTRA_MODULES = ("classes", "importing", "records", "terminal")
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 _STUB = r"""import os,sys,zlib

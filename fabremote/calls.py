@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
@@ -21,7 +22,8 @@ from fabremote.exceptions import (
 )
 from fabremote.options import Options
 from fabremote.printing import printable
-from fabremote.streams import Feeder, Output, local_stream
+from fabremote.stdin import Stdin
+from fabremote.streams import Output, local_stream
 
 if TYPE_CHECKING:
     from fabremote.session import Session
@@ -32,6 +34,8 @@ LOST = -1
 CANCELLED = -2
 FLOODED = -4
 UNANSWERABLE = -5
+UNREADABLE = -6
+RESIZED = -7
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW.
 UNHANDLED = 8 * wire.WINDOW
@@ -105,15 +109,17 @@ class Call:
         options: Options,
         keep: bool,
         provide: Callable[[bytes], bytes] | None = None,
+        record: Callable[[Data], None] | None = None,
     ) -> None:
         self.session = session
-        self._provide = provide
+        self._provide, self._record = provide, record
         self._requests: deque[bytes] = deque()
         self._answering = threading.Lock()
         # What was admitted of the far side's frames, by the reader, and of that handled.
         self._admitted = self._handled = self._replied = 0
         self._flooded = self._ended = False
         self._unanswerable: BaseException | None = None
+        self._stream_error: Exception | None = None
         self.number = number
         self.name = name
         self.timeout = options.timeout
@@ -125,9 +131,7 @@ class Call:
         self._consumed = 0
         self._failure: BaseException | None = None
         self._outputs = self._open_outputs(options, keep)
-        self._feeder: Feeder | None = None
-        self._responding = bool(options.watchers)
-        self.has_stdin = bool(options.in_stream) or self._responding
+        self.stdin = Stdin(options, self._send_stdin, self._unreadable)
         self._options = options
 
     def _open_outputs(self, options: Options, keep: bool) -> dict[int, Output]:
@@ -143,10 +147,7 @@ class Call:
 
     def start_stdin(self) -> None:
         """Begin to forward ``in_stream``, if there is one, once the call is sent."""
-        if self._options.in_stream:
-            eof = not self._responding
-            stream, encoding = self._options.in_stream, self._options.encoding
-            self._feeder = Feeder(stream, encoding, self._send_stdin, eof)
+        self.stdin.start()
 
     def admit(self, kind: int, data: Data) -> None:
         """Take a frame from the link: no more than an agent sends."""
@@ -178,6 +179,10 @@ class Call:
 
     def _send_stdin(self, data: bytes) -> None:
         self.session.send(wire.frame(wire.STDIN, self.number, data))
+
+    def _unreadable(self, error: Exception) -> None:
+        self._stream_error = error
+        self.deliver(UNREADABLE, b"")
 
     # What the function asks for
 
@@ -239,22 +244,26 @@ class Call:
 
     def _handle(self, kind: int, data: Data) -> None:
         if kind in self._outputs:
-            self._consumed += len(data)
-            if self._consumed >= wire.WINDOW // 4:
-                credit = wire.NUMBER.pack(self._consumed)
-                self._consumed = 0
-                self.session.post(wire.frame(wire.CREDIT, self.number, credit))
+            self._consume(data)
             self._outputs[kind].write(data)
+        elif kind == wire.RECORD and self._record is not None:
+            self._consume(data)
+            if not self.killed:
+                self._record(data)
         elif kind == wire.REPLY:
             self._answer.add(data)
             if self._answer.refused:
                 self.abort(self._too_large())
-        elif kind == wire.TAKEN and self._feeder is not None:
-            self._feeder.taken(wire.NUMBER.unpack(data)[0])
+        elif kind == wire.TAKEN:
+            self.stdin.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
             self._request(bytes(data))
         elif kind == UNANSWERABLE and self._unanswerable is not None:
             self.abort(self._unanswerable)
+        elif kind == UNREADABLE and self._stream_error is not None:
+            self.abort(self._stream_error)
+        elif kind == RESIZED and not self.killed:
+            self.session.post(wire.frame(wire.RESIZE, self.number, terminals.adjust()))
         elif kind == FLOODED:
             self.abort(self._flood())
         elif kind == wire.DONE:
@@ -271,6 +280,14 @@ class Call:
             self.finish()
         elif kind == CANCELLED:
             self.abort(RemoteCancelled(f"{self.name} on {self.session.label} was cancelled."))
+
+    def _consume(self, data: Data) -> None:
+        """Let the far side send as much again."""
+        self._consumed += len(data)
+        if self._consumed >= wire.WINDOW // 4:
+            credit = wire.NUMBER.pack(self._consumed)
+            self._consumed = 0
+            self.session.post(wire.frame(wire.CREDIT, self.number, credit))
 
     def _judge(self, data: Data) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
@@ -329,9 +346,7 @@ class Call:
             return
         self.done = True
         self.session.forget(self.number)
-        if self._feeder is not None:
-            self._feeder.stop()
-            self._feeder = None
+        self.stdin.stop()
 
     def outcome(self) -> Outcome:
         """Return how the call ended."""
@@ -340,6 +355,12 @@ class Call:
 
     def wait(self) -> Outcome:
         """Handle the call's frames in this thread until it has ended."""
+        if not self._options.pty:
+            return self._wait()
+        with terminals.following(lambda: self.inbox.put((RESIZED, b""))):
+            return self._wait()
+
+    def _wait(self) -> Outcome:
         try:
             self._drain(self.deadline, lambda: self.done or self.killed)
             if not self.done and self._failure is None:

@@ -21,6 +21,8 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
     "wheels": None,
     "cache_dir": None,
     "build_timeout": 1800.0,
+    # None is False; a text of the environment would else be true unless it is 0.
+    "logging": None,
     # Whether connections made with Fabric verify host keys, too; None keeps Fabric's way.
     "verify_host_keys": None,
     # Any of the above by host: {"web*": {"python": "/opt/venv/bin/python"}}.
@@ -49,7 +51,8 @@ def remotely(context: Any) -> dict[str, Any]:
         _check_keys(settings, f"remotely.hosts.{pattern}")
         if fnmatch.fnmatchcase(host, pattern):
             found.update(settings)
-    found["verify_host_keys"] = _truth("verify_host_keys", found["verify_host_keys"])
+    for name in ("verify_host_keys", "logging"):
+        found[name] = _truth(name, found[name])
     return found
 
 

@@ -19,7 +19,7 @@ from fabremote.calls import Call, Outcome
 from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
 from fabremote.options import Options, resolve
 from fabremote.session import Session
-from fabremote.shipping import raised
+from fabremote.shipping import raised, records
 from fabremote.shipping.answers import Decoder, plain, refusal
 from fabremote.shipping.modules import explain_missing, modules_of
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
@@ -223,7 +223,11 @@ class Prepared:
         session.reserve()
         number = session.number()
         try:
-            call = Call(session, number, self.name, self._options, self._keep, payload.provide)
+            record = None
+            if self._options.logging:
+                record = records.receiver(what, session.label)
+            told = payload.provide, record
+            call = Call(session, number, self.name, self._options, self._keep, *told)
         except BaseException:
             session.forget(number)
             raise
@@ -244,6 +248,7 @@ class Prepared:
                     raise failure.error from failure.error.__cause__
 
     def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
+        call.stdin.attend()
         try:
             call.session.begin(call, payload.parcel)
         except (KeyboardInterrupt, SystemExit) as error:
@@ -280,6 +285,7 @@ class Prepared:
             env=dict(self._options.env),
             exited=exited,
             hide=self._options.hide,
+            pty=self._options.pty,
         )
 
     def submit(self) -> RemoteFuture[Any]:

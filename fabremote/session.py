@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
 from fabremote.calls import LAST_WORD, LOST, Call
@@ -113,7 +114,9 @@ class Session:
         return next(self._numbers)
 
     def _send_call(self, call: Call, parcel: Parcel) -> None:
-        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.has_stdin))
+        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.stdin.stays_open))
+        if parcel.pty:
+            opening += wire.frame(wire.RESIZE, call.number, terminals.size())
         pieces = parcel.pieces
         if len(pieces) == 1 and len(pieces[0]) <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))

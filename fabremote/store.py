@@ -59,9 +59,14 @@ class Parcel:
             return list(self.blobs)
         return [self.listed.blob, *self.listed.members, *self.blobs]
 
+    @property
+    def pty(self) -> bool:
+        """Whether the call has a terminal."""
+        return "terminal" in self.extras
+
     def opening(self, has_stdin: bool) -> bytes:
         """Return the data of the call's OPEN frame."""
-        flags = wire.HAS_STDIN if has_stdin else 0
+        flags = (wire.HAS_STDIN if has_stdin else 0) | (wire.HAS_PTY if self.pty else 0)
         named = [blob.digest for blob in self.blobs]
         if self.listed is not None:
             flags |= wire.HAS_LIST

@@ -10,7 +10,7 @@ import gc
 import os
 import select
 
-from . import forker, processes, wire, worker
+from . import forker, loader, processes, wire, worker
 from .workers import BACKLOG, DOZE, Worker
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
@@ -165,7 +165,11 @@ class Supervisor:
                     self.uses.pop(digest, None)
                     self.untell(digest)
             elif kind == wire.EXTEND:
-                self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + bytes(piece))
+                piece = bytes(piece)
+                if piece.startswith(b"terminal"):
+                    # Which works here, too.
+                    forker.extend(piece)
+                self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + piece)
                 # The forker hears of it before it is asked for the next worker.
                 self.renew()
         self.rest_stdin()
@@ -186,6 +190,8 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
+        if data[0] & wire.HAS_PTY:
+            blobs = list(blobs) + [loader.part("terminal").lend(call)]
         call.begin(number, data[0] & wire.HAS_STDIN, blobs)
 
     def needed(self, data):

@@ -23,6 +23,7 @@ CANCEL = 5  # kill it and all it started
 STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
 EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
+RESIZE = 9  # its terminal has so many rows and columns (2 bytes each)
 
 # From the agent to the caller.
 STDOUT = 16
@@ -32,10 +33,13 @@ TAKEN = 19  # this many bytes of its standard input were written (8 bytes)
 DONE = 20  # the last frame of a call; data: how it ended, see pack_status
 CRASH = 21  # call 0: the supervisor itself failed; data: text
 ASK = 22  # the function needs a module or a data file; answered by DATA
+RECORD = 23  # the function has logged; data: see `records`
 
-# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too.
+# Flags of OPEN: its stdin stays open; its first blob lists others, which it needs, too; it
+# has a terminal.
 HAS_STDIN = 1
 HAS_LIST = 2
+HAS_PTY = 4
 DIGEST = 16
 
 NUMBER = struct.Struct(">Q")

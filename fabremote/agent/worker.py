@@ -47,7 +47,7 @@ def serve(payload_fd, reply_fd):
     received = read_payload(payload_fd)
     if received is None:
         os._exit(0)
-    if "bundle" in received[0]:
+    if "bundle" in received[0] or "parts" in received[0]:
         bundle.connect(payload_fd, reply_fd)
     else:
         os.close(payload_fd)
@@ -180,6 +180,8 @@ def prepare(header):
         enter(os.path.expanduser(encoded(header["cwd"])))
     if header["encoding"] != sys.stdout.encoding:
         open_streams(header["encoding"])
+    for name, given in header.get("parts", ()):
+        loader.part(name).install(given)
 
 
 def enter(folder):

@@ -5,7 +5,7 @@ import os
 import select
 import time
 
-from . import bundle, processes, wire, worker
+from . import bundle, loader, processes, wire, worker
 
 # The most that is read from a pipe once its call has answered, in bytes: what
 # a process that holds the pipe writes after that belongs to no call.
@@ -20,6 +20,8 @@ PIPE = 1 << 18
 _F_SETPIPE_SZ = 1031
 # The most pieces that one write may take.
 PIECES = 64
+# What a worker waits for that has logged: an answer of no bytes.
+NOTED = bundle.TOTAL.pack(bundle.TOTAL.size) + bundle.TOTAL.pack(0)
 
 
 def widen(fd):
@@ -68,6 +70,7 @@ class Worker:
         self.doomed = False
         self.dozing = False
         self.relayed = 0.0
+        self.noted = False
 
     def born(self, pid):
         """The worker's process is there."""
@@ -97,7 +100,10 @@ class Worker:
             self.put(self.stdin, data)
         elif kind == wire.CREDIT:
             self.window += wire.NUMBER.unpack(data)[0]
+            self.answer_note()
             self.listen()
+        elif kind == wire.RESIZE:
+            loader.part("terminal").resize(self, data)
         elif kind == wire.CANCEL:
             self.cancel()
 
@@ -231,16 +237,32 @@ class Worker:
         """Send on the whole requests that ``data`` begins with; return the rest."""
         while len(data) >= worker.TOTAL.size and is_request(data):
             size = worker.TOTAL.unpack_from(data)[0] - bundle.ASKING
+            record, size = divmod(size, bundle.RECORD)
             end = worker.TOTAL.size + size
-            if size > bundle.REQUEST:
+            if size > (wire.MAX_DATA if record else bundle.REQUEST):
                 # Not written by us: this call can't answer any more.
                 self.drop(self.reply)
                 return b""
             if len(data) < end:
                 break
-            self.supervisor.send(wire.ASK, self.number, data[worker.TOTAL.size : end])
+            self.note(data[8:end]) if record else self.forward(wire.ASK, data[8:end])
             data = data[end:]
         return data
+
+    def note(self, data):
+        """Send on a log record, after what was printed before it."""
+        for fd in self.fds.intersection(self.outputs):
+            self.relay(fd)
+        self.window -= len(data)
+        self.forward(wire.RECORD, data)
+        self.noted = True
+        self.answer_note()
+
+    def answer_note(self):
+        """Let a worker go on that has logged, once there is room for more."""
+        if self.noted and self.window > 0:
+            self.noted = False
+            self.put(self.payload, NOTED)
 
     # The end
 

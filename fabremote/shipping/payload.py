@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from fabremote import terminals
 from fabremote.agent.answers import Chunks
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
-from fabremote.shipping import culprits
+from fabremote.shipping import culprits, records
 from fabremote.shipping.forwarding import Forwarder
 from fabremote.shipping.modules import Scope, modules_of
 from fabremote.shipping.pickler import PayloadPickler
@@ -94,10 +95,13 @@ def dump(
     views = [buffer.raw() for buffer in buffers]
     header: dict[str, Any] = {
         "sizes": [chunks.size, *(view.nbytes for view in views)],
-        "env": dict(options.env),
+        "env": terminals.environment(options.env) if options.pty else dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
     }
+    parts = _parts(options)
+    if parts:
+        header["parts"] = parts
     if listed is not None:
         header["bundle"] = listed.blob.digest
     front = marshal.dumps(header, MARSHAL)
@@ -105,13 +109,25 @@ def dump(
     pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
-    extras = {*pickler.extras, "importing"} if listed is not None else pickler.extras
+    extras = pickler.extras.union(name for name, _ in parts)
+    if listed is not None:
+        extras.add("importing")
     parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
     if listed is None:
         return Payload(parcel, pickler.classes, files=pickler.files)
     files = pickler.files.union(source.file for source in scope.bundle.values())
     forwarder = Forwarder(scope, files)
     return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part)
+
+
+def _parts(options: Options) -> list[tuple[str, Any]]:
+    """Return the agent's modules that options ask for, and what each is given."""
+    parts: list[tuple[str, Any]] = []
+    if options.pty:
+        parts.append(("terminal", (options.encoding, [*options.env])))
+    if options.logging:
+        parts.append(("records", records.levels()))
+    return parts
 
 
 def _cause(error: Exception) -> BaseException | None:
