@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import bulk, calls, connecting, output, shipping, sizes
+from benchmarks import bulk, calls, connecting, output, shipping, sizes, stdin
 from benchmarks.host import Host, same_python
 from benchmarks.measure import Row, table
 from fabremote.demo.server import serve
@@ -23,6 +23,7 @@ GROUPS: dict[str, Callable[[Host], list[Row]]] = {
     "shipping": shipping.measure,
     "bulk": bulk.measure,
     "output": output.measure,
+    "stdin": stdin.measure,
 }
 LIBRARIES = ("fabremote", "fabric", "invoke", "paramiko", "cryptography", "cloudpickle")
 

@@ -8,6 +8,16 @@ def make_bytes(size: int) -> bytes:
     return b"\x5a" * size
 
 
+def count_stdin() -> int:
+    """Read stdin to its end; return how many bytes that were."""
+    import os
+
+    count = 0
+    while data := os.read(0, 1 << 20):
+        count += len(data)
+    return count
+
+
 def print_lines(count: int, width: int) -> None:
     """Print ``count`` lines of ``width`` characters."""
     line = "x" * width

@@ -14,8 +14,8 @@ from typing import Any
 from fabremote.agent import wire
 from fabremote.terminals import EOT, descriptor_of
 
-# Read at once, in bytes or characters.
-PIECE = 4 * wire.MAX_DATA
+# Read at once, in bytes or characters: below what malloc() would map and unmap each time.
+PIECE = wire.MAX_DATA
 
 
 class Feeder:

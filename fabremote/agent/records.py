@@ -69,6 +69,9 @@ def described(record, most):
     """Return a record as built-in values: its message, its numbers, its texts, and its extras."""
     found = {name: number(getattr(record, name, None)) for name in NUMBERS}
     found.update((name, cut(getattr(record, name, None), most // 10)) for name in TEXTS)
+    # Those that a caller needs, whatever made the record.
+    found.update(name=found["name"] or "", levelname=found["levelname"] or "")
+    found.update(levelno=int(found["levelno"] or 0), created=found["created"] or 0.0)
     found["msg"] = cut(record.getMessage(), most)
     if record.exc_info and not record.exc_text:
         # Kept in the record, as any formatter does.
