@@ -23,7 +23,7 @@ from fabremote.exceptions import (
 from fabremote.options import Options
 from fabremote.printing import printable
 from fabremote.stdin import Stdin
-from fabremote.streams import Output, local_stream
+from fabremote.streams import open_outputs
 
 if TYPE_CHECKING:
     from fabremote.session import Session
@@ -130,20 +130,9 @@ class Call:
         self._answer = Answer(options.max_result)
         self._consumed = 0
         self._failure: BaseException | None = None
-        self._outputs = self._open_outputs(options, keep)
+        self._outputs = open_outputs(options, keep, self._respond)
         self.stdin = Stdin(options, self._send_stdin, self._unreadable)
         self._options = options
-
-    def _open_outputs(self, options: Options, keep: bool) -> dict[int, Output]:
-        outputs = {}
-        for kind, name, given in (
-            (wire.STDOUT, "stdout", options.out_stream),
-            (wire.STDERR, "stderr", options.err_stream),
-        ):
-            target = None if name in options.hide else local_stream(given, name)
-            encoding, watchers = options.encoding, list(options.watchers)
-            outputs[kind] = Output(target, encoding, keep, watchers, self._respond)
-        return outputs
 
     def start_stdin(self) -> None:
         """Begin to forward ``in_stream``, if there is one, once the call is sent."""
@@ -297,12 +286,16 @@ class Call:
             return self.session.loss(self.name)
         if answered and self._answer.complete() is not None:
             return None
-        stderr = self._outputs[wire.STDERR].text()[-2000:]
+        # A terminal has one stream.
+        kind, what = wire.STDERR, "stderr"
+        if self._options.pty:
+            kind, what = wire.STDOUT, "output"
+        stderr = self._outputs[kind].text()[-2000:]
         name = _signal_name(number) if number else None
         how = f"was killed by {name}" if name else f"exited with status {exited}"
         message = f"The process of {self.name} on {self.session.label} {how} without an answer."
         if stderr.strip():
-            message += " The last of its stderr: " + printable(stderr.strip())
+            message += f" The last of its {what}: {printable(stderr.strip())}"
         return RemoteProcessDied(message, None if name else exited, name, stderr)
 
     def _too_large(self) -> ResultError:

@@ -10,6 +10,9 @@ from typing import IO, Any
 
 from invoke.watchers import StreamWatcher
 
+from fabremote.agent import wire
+from fabremote.options import Options
+
 # What is kept of a stream nobody asked to keep, for RemoteProcessDied.stderr.
 TAIL = 8192
 
@@ -93,10 +96,25 @@ def _show(target: IO[str], text: str) -> None:
     target.flush()
 
 
+def open_outputs(
+    options: Options, keep: bool, respond: Callable[[str], None]
+) -> dict[int, Output]:
+    """Return a call's outputs by the kind of their frames; ``respond`` is the watchers'."""
+    outputs = {}
+    for kind, name, given in (
+        (wire.STDOUT, "stdout", options.out_stream),
+        (wire.STDERR, "stderr", options.err_stream),
+    ):
+        target = None if name in options.hide else local_stream(given, name)
+        encoding, watchers = options.encoding, list(options.watchers)
+        outputs[kind] = Output(target, encoding, keep, watchers, respond)
+    return outputs
+
+
 def local_stream(given: IO[str] | None, name: str) -> IO[str]:
     """Return the file a stream is shown on: the one given, or sys's of that name."""
     stream: IO[str] = given if given is not None else getattr(sys, name)
     return stream
 
 
-__all__ = ["Output", "local_stream"]
+__all__ = ["Output", "local_stream", "open_outputs"]

@@ -23,12 +23,13 @@ NAME = fabremote.__name__
 LAYERS = (
     {"agent"},  # runs on the remote host, and shares its frames with this side
     {"remote"},  # runs there too, sent with the calls that need it
-    {"bootstrap", "exceptions", "printing", "sockets"},
+    {"bootstrap", "exceptions", "printing", "sockets", "terminals"},
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
-    {"calls", "links", "outbox", "refusals", "service", "session", "starting", "store", "streams"},
+    {"calls", "feeding", "links", "outbox", "refusals", "service", "session"}
+    | {"starting", "stdin", "store", "streams"},
     {"shipping"},
     {"interpreter"},
     {"environments", "sessions"},

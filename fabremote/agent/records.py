@@ -30,7 +30,9 @@ def install(levels):
     logging.disable(levels.pop(None))
     for name, level in levels.items():
         logging.getLogger(name or None).setLevel(level)
-    logging.getLogger().addHandler(Handler())
+    root = logging.getLogger()
+    if not any(isinstance(each, Handler) for each in root.handlers):
+        root.addHandler(Handler())
 
 
 class Handler(logging.Handler):
