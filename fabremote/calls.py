@@ -252,7 +252,7 @@ class Call:
         elif kind == UNREADABLE and self._stream_error is not None:
             self.abort(self._stream_error)
         elif kind == RESIZED and not self.killed:
-            self.session.post(wire.frame(wire.RESIZE, self.number, terminals.adjust()))
+            self.session.post(wire.frame(wire.RESIZE, self.number, terminals.size()))
         elif kind == FLOODED:
             self.abort(self._flood())
         elif kind == wire.DONE:

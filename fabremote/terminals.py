@@ -103,12 +103,6 @@ class _Modes:
             else:
                 self._set(descriptor, modes)
 
-    def renew(self) -> None:
-        """Make raw again what a shell has reset while this process was stopped."""
-        with self._lock:
-            for descriptor, (_, modes) in self._kept.items():
-                self._set(descriptor, raw(modes))
-
     def restore(self) -> None:
         """Give all terminals their modes back, at this process's end."""
         for descriptor, (_, modes) in self._kept.items():
@@ -152,36 +146,26 @@ class Raw:
 
 @contextlib.contextmanager
 def following(changed: Callable[[], None]) -> Iterator[None]:
-    """Have ``changed`` called, in a signal handler, when the window's size may be another.
+    """Have ``changed`` called, in a signal handler, when the window has another size.
 
-    That is when it is resized, and when the process goes on after it was stopped.
     Signals are the main thread's: a call in another keeps its first size.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGWINCH)
+    # None is a handler that isn't Python's, which could not be put back.
+    if threading.current_thread() is not threading.main_thread() or before is None:
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGWINCH, signal.SIGCONT)}
 
     def handle(number: int, frame: Any) -> None:
         changed()
-        earlier = before[signal.Signals(number)]
-        if callable(earlier):
-            earlier(number, frame)
+        if callable(before):
+            before(number, frame)
 
     try:
-        for number in before:
-            signal.signal(number, handle)
+        signal.signal(signal.SIGWINCH, handle)
         yield
     finally:
-        for number, earlier in before.items():
-            # None is a handler that isn't Python's: it can't be had back.
-            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+        signal.signal(signal.SIGWINCH, before)
 
 
-def adjust() -> bytes:
-    """After such a signal: have the terminal's modes again; return its size."""
-    _MODES.renew()
-    return size()
-
-
-__all__ = ["EOT", "Raw", "adjust", "environment", "following", "keyboard", "size"]
+__all__ = ["EOT", "Raw", "environment", "following", "keyboard", "size"]

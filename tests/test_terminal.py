@@ -11,8 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import termios
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,22 +29,18 @@ LOCAL = {"remotely": {"python": sys.executable}}
 VERSIONS = [version for version in interpreters.found() if version != "2.7"]
 
 
-@pytest.fixture(scope="module", params=["openssh", "local"])
-def open_place(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A host, and this machine: kept open, as what is shown here is what one call does."""
-    if request.param == "local":
-        with wrap(invoke.Context(invoke.Config(overrides=LOCAL))) as context:
-            yield context
-        return
-    server: Server = request.getfixturevalue("openssh")
-    with connect(server) as connection:
-        yield connection
+@pytest.fixture(scope="session", params=["openssh", "local"])
+def ground(request: pytest.FixtureRequest) -> Server | None:
+    """A server, started before anything is counted, or None for this machine."""
+    return None if request.param == "local" else request.getfixturevalue(request.param)
 
 
 @pytest.fixture
-def place(open_place: Any) -> Any:
-    open_place.call(len, "")
-    return open_place
+def place(ground: Server | None) -> Iterator[Any]:
+    """A host, or this machine."""
+    here = wrap(invoke.Context(invoke.Config(overrides=LOCAL)))
+    with connect(ground) if ground is not None else here as found:
+        yield found
 
 
 # What the function finds
@@ -327,20 +321,6 @@ def test_the_terminal_is_restored_whatever_ends_the_call(
         assert terminal.restored
         terminal.type("\n")
         assert terminal.end() == 0
-
-
-def test_a_stopped_process_that_goes_on_reads_keys_again(script: Path) -> None:
-    with Terminal(script, "sleep") as terminal:
-        terminal.expect("sleeping")
-        os.kill(terminal.pid, signal.SIGSTOP)
-        os.waitpid(terminal.pid, os.WUNTRACED)
-        termios.tcsetattr(terminal.fd, termios.TCSANOW, terminal.modes)
-        os.kill(terminal.pid, signal.SIGCONT)
-        deadline = threading.Event()
-        while not terminal.raw:
-            assert not deadline.wait(0.01)
-        terminal.type("\x03")
-        terminal.expect("raised KeyboardInterrupt True")
 
 
 def test_a_terminal_given_as_in_stream_is_read_by_the_line(script: Path) -> None:
