@@ -197,6 +197,16 @@ class Worker:
         self.forward(self.outputs[fd], data)
         return len(data)
 
+    def drain(self):
+        """Relay what was printed so far: a terminal gives it in pieces."""
+        for fd in list(self.outputs):
+            left = LAST
+            while fd in self.fds and left > 0:
+                count = self.relay(fd, left)
+                if not count:
+                    break
+                left -= count
+
     def forward(self, kind, data):
         """Send ``data`` in frames of the call's."""
         for start in range(0, len(data), wire.MAX_DATA):
@@ -251,8 +261,7 @@ class Worker:
 
     def note(self, data):
         """Send on a log record, after what was printed before it."""
-        for fd in self.fds.intersection(self.outputs):
-            self.relay(fd)
+        self.drain()
         self.window -= len(data)
         self.forward(wire.RECORD, data)
         self.noted = True
@@ -293,13 +302,7 @@ class Worker:
     def finish(self):
         """Relay the last output, end what is left of the group, and say so."""
         supervisor = self.supervisor
-        for fd in list(self.outputs):
-            left = LAST
-            while fd in self.fds and left > 0:
-                count = self.relay(fd, left)
-                if not count:
-                    break
-                left -= count
+        self.drain()
         answered = self.missing == 0
         status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
         supervisor.calls.pop(self.number, None)

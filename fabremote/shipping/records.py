@@ -19,7 +19,7 @@ from fabremote.shipping.nodes import Malformed
 # The largest number, and the latest time: the end of the year 9999.
 _LARGEST = 1 << 63
 _LATEST = 253402300799.0
-# What a record has to have, by type; those that are text or None; those of other numbers.
+# The texts that a record has to have, those that may be None, and its other numbers.
 _TEXTS = ("name", "levelname", "msg")
 _MORE_TEXTS = (
     "pathname",
@@ -66,7 +66,8 @@ def rebuild(fields: Any, host: str) -> logging.LogRecord:
     for name in _MORE_TEXTS:
         found[name] = None if fields.get(name) is None else _text(fields[name], name)
     for name in _NUMBERS:
-        found[name] = None if fields.get(name) is None else _number(fields[name], name)
+        # Formats such as %(lineno)d need one.
+        found[name] = 0 if fields.get(name) is None else _number(fields[name], name)
     found["levelno"], found["created"] = (
         _number(fields.get(name), name) for name in ("levelno", "created")
     )
