@@ -376,11 +376,10 @@ def test_warn_is_refused(nowhere: Connection) -> None:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("pty", "c.run"),
         ("sudo", "c.sudo"),
         ("user", "connection"),
         ("password", "watchers="),
-        ("logging", "printed"),
+        ("fallback", "pty=True"),
         ("progress", "print"),
         ("shell", "python="),
     ],
