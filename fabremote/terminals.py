@@ -82,11 +82,13 @@ class _Modes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[int, tuple[int, list[Any]]] = {}
+        self._process = os.getpid()
         atexit.register(self.restore)
 
     def take(self, descriptor: int) -> None:
         """Make a terminal raw for one more call."""
         with self._lock:
+            self._process = os.getpid()
             if descriptor in self._kept:
                 count, modes = self._kept[descriptor]
             else:
@@ -104,9 +106,10 @@ class _Modes:
                 self._set(descriptor, modes)
 
     def restore(self) -> None:
-        """Give all terminals their modes back, at this process's end."""
-        for descriptor, (_, modes) in self._kept.items():
-            self._set(descriptor, modes)
+        """Give all terminals their modes back, at this process's end, not at a forked one's."""
+        if os.getpid() == self._process:
+            for descriptor, (_, modes) in self._kept.items():
+                self._set(descriptor, modes)
 
     def _set(self, descriptor: int, modes: list[Any]) -> None:
         # It may have been closed, or the process been put into the background.
