@@ -23,7 +23,7 @@ CANCEL = 5  # kill it and all it started
 STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
 EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
-RESIZE = 9  # its terminal has so many rows and columns (2 bytes each)
+RESIZE = 12  # its terminal has so many rows and columns (2 bytes each)
 
 # From the agent to the caller.
 STDOUT = 16
@@ -39,7 +39,7 @@ RECORD = 23  # the function has logged; data: see `records`
 # has a terminal.
 HAS_STDIN = 1
 HAS_LIST = 2
-HAS_PTY = 4
+HAS_PTY = 32
 DIGEST = 16
 
 NUMBER = struct.Struct(">Q")
