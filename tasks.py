@@ -24,6 +24,15 @@ def test(c: Context) -> None:
 
 
 @task
+def faults(c: Context, times: int = 1) -> None:
+    """The tests of faults, the slow ones too; --times 20 for twenty in a row."""
+    names = ("faults", "heartbeat", "life", "limits", "surroundings")
+    files = " ".join(f"tests/test_{name}.py" for name in names)
+    for _ in range(times):
+        c.run(f"{PYTHON} -m pytest -n 0 -q -m 'faults or not faults' {files}", echo=True, pty=True)
+
+
+@task
 def bench(c: Context) -> None:
     """The benchmarks."""
     c.run(f"{PYTHON} -m benchmarks", echo=True, pty=True)
@@ -33,6 +42,12 @@ def bench(c: Context) -> None:
 def demo(c: Context) -> None:
     """The tour against throwaway SSH servers."""
     c.run(f"{PYTHON} -m fabremote.demo", echo=True, pty=True)
+
+
+@task(help={"seconds": "for how long"})
+def fuzz(c: Context, seconds: int = 120) -> None:
+    """Fuzz what reads a host's bytes; needs the dependency group "fuzz"."""
+    c.run(f"{PYTHON} -m tests.fuzz {seconds}", echo=True)
 
 
 @task

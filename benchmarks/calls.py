@@ -38,9 +38,9 @@ def measure(host: Host) -> list[Row]:
         )
     fork, spawn = "fork per call on a raw channel", "raw exec of python -c pass"
     return [
-        times_row("call, options bound", found["bound"], fork, found["fork"], at_most=1.5),
+        times_row("call, options bound", found["bound"], fork, found["fork"], at_most=1.3),
         times_row("call, options bound", found["bound"], spawn, found["exec"], at_most=0.12),
-        times_row("call, no options", found["unbound"], fork, found["fork"], at_most=1.5),
+        times_row("call, no options", found["unbound"], fork, found["fork"], at_most=1.3),
         times_row("call, no options", found["unbound"], spawn, found["exec"], at_most=0.12),
     ]
 
@@ -48,11 +48,12 @@ def measure(host: Host) -> list[Row]:
 def forking(client: paramiko.SSHClient) -> Callable[[], Any]:
     """Return the least that calls a function in a fresh process over a raw channel."""
     channel = run_raw(client, FORK_PER_CALL)
+    return lambda: forked(channel)
 
-    def call() -> Any:
-        request = pickle.dumps((len, ("abc",)))
-        channel.sendall(LENGTH.pack(len(request)) + request)
-        (size,) = LENGTH.unpack(read_exactly(channel, LENGTH.size))
-        return pickle.loads(read_exactly(channel, size))
 
-    return call
+def forked(channel: paramiko.Channel) -> Any:
+    """Call a function in a fresh process of a channel that runs `FORK_PER_CALL`."""
+    request = pickle.dumps((len, ("abc",)))
+    channel.sendall(LENGTH.pack(len(request)) + request)
+    (size,) = LENGTH.unpack(read_exactly(channel, LENGTH.size))
+    return pickle.loads(read_exactly(channel, size))

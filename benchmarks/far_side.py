@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+
+def nothing() -> None:
+    """Do nothing."""
+
 
 def make_bytes(size: int) -> bytes:
     """Return ``size`` bytes."""
@@ -16,6 +22,20 @@ def count_stdin() -> int:
     while data := os.read(0, 1 << 20):
         count += len(data)
     return count
+
+
+def make_array(size: int) -> Any:
+    """Return an array of ``size`` bytes."""
+    import numpy
+
+    return numpy.ones(size // 8)
+
+
+def sleep(seconds: float) -> None:
+    """Sleep."""
+    import time
+
+    time.sleep(seconds)
 
 
 def print_lines(count: int, width: int) -> None:
@@ -48,6 +68,17 @@ while True:
         os.write(1, struct.pack(">I", len(reply)) + reply)
         os._exit(0)
     os.waitpid(pid, 0)
+"""
+
+# Sends back what comes, 100 bytes at a time.
+ECHO = """
+import os
+
+while True:
+    data = os.read(0, 100)
+    if not data:
+        break
+    os.write(1, data)
 """
 
 # Forever: "u", then SIZE bytes come in and one goes out; "d", then SIZE bytes go out.

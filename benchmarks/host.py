@@ -34,31 +34,31 @@ class Host:
 
     server: Server
 
-    def connection(self) -> Connection:
-        """Return a connection of fabremote's, not yet open."""
+    def connection(self, port: int | None = None) -> Connection:
+        """Return a connection of fabremote's, not yet open; ``port``: another that leads here."""
         server = self.server
         return Connection(
             server.hosts[0],
             user=server.user,
-            port=server.port,
+            port=port or server.port,
             connect_kwargs=server.connect_kwargs,
         )
 
-    def raw(self, prompt: bool = False) -> paramiko.SSHClient:
+    def raw(self, prompt: bool = False, address: str | None = None) -> paramiko.SSHClient:
         """Return an open connection of paramiko's, Nagle's delay off before its handshake.
 
-        ``prompt``: without delayed acknowledgements either.
+        ``prompt``: without delayed acknowledgements either. ``address``: another
+        one of the server's than its first.
         """
         server = self.server
-        found = socket.create_connection((server.hosts[0], server.port))
+        address = address or server.hosts[0]
+        found = socket.create_connection((address, server.port))
         sock = RawSocket(found.family, found.type, found.proto, fileno=found.detach())
         sock.prompt = prompt
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-        client.connect(
-            server.hosts[0], server.port, server.user, sock=sock, **server.connect_kwargs
-        )
+        client.connect(address, server.port, server.user, sock=sock, **server.connect_kwargs)
         return client
 
 

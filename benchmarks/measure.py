@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-HEADINGS = ("what", "fabremote", "floor", "floor's", "ratio", "target", "")
+HEADINGS = ("what", "fabremote", "floor", "floor's", "ratio", "target", "", "peak memory")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: both sides as text, their ratio, and the target if there is one."""
+    """One comparison: both sides as text, their ratio, and the target if there is one.
+
+    ``memory``: what it took at its peak, for the rows that tell.
+    """
 
     what: str
     ours: str
@@ -22,6 +25,7 @@ class Row:
     ratio: float
     at_most: float | None = None
     at_least: float | None = None
+    memory: str = ""
 
     def cells(self) -> tuple[str, ...]:
         """Return the texts of the table's columns."""
@@ -33,6 +37,7 @@ class Row:
             f"{self.ratio:.2f}",
             self._target(),
             self._verdict(),
+            self.memory,
         )
 
     def _target(self) -> str:
@@ -79,6 +84,11 @@ def take_turns(
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     """Return each contender's median in seconds."""
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """Return the value that so many percent of the values don't exceed."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def milliseconds(seconds: float) -> str:

@@ -12,7 +12,7 @@ How a call travels::
 
     decorator, tasks, wrapping   @remotely, @task, wrap, install: ways in
         |-- hosts, ssh_options, hostkeys   connections made from a host name
-        |-- group                          several hosts
+        |-- group, executor                several hosts
     connection  Connection: Fabric's side
         |
     interpreter options bound to a host; call, run, submit
@@ -23,6 +23,7 @@ How a call travels::
     session     one live agent, shared by an interpreter's calls
         |-- calls, streams   one call's frames, output and outcome
         |-- links            the SSH channel or local process below
+        |-- sudo             the way into another user's processes
         |-- bootstrap        the agent's way to the host
         |
     agent       what runs there; sent as source
@@ -34,6 +35,8 @@ from typing import TYPE_CHECKING, Any
 from fabremote.connection import Connection
 from fabremote.exceptions import (
     EnvironmentBuildError,
+    NoHostsLeft,
+    RemoteAuthFailure,
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteConnectionRefused,
@@ -42,12 +45,14 @@ from fabremote.exceptions import (
     RemoteHostKeyRejected,
     RemoteInterpreterMissing,
     RemoteProcessDied,
+    RemoteSudoRefused,
     RemoteTimeout,
     RemoteTraceback,
     ResultError,
     ShippingError,
     UntrustedResult,
 )
+from fabremote.executor import RemoteExecutor
 from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
 from fabremote.interpreter import Interpreter, RemoteFuture, Result
 from fabremote.tasks import task
@@ -62,15 +67,19 @@ __all__ = [
     "EnvironmentBuildError",
     "GroupResult",
     "Interpreter",
+    "NoHostsLeft",
+    "RemoteAuthFailure",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
     "RemoteError",
     "RemoteException",
+    "RemoteExecutor",
     "RemoteFuture",
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",
     "RemoteProcessDied",
+    "RemoteSudoRefused",
     "RemoteTimeout",
     "RemoteTraceback",
     "Remotely",

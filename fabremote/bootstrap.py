@@ -21,12 +21,19 @@ import re
 import secrets
 import shlex
 import sys
+import threading
 import zlib
 from dataclasses import dataclass
 
 from fabremote.printing import printable
 
-COMMAND = "exec sh -c 'IFS= read -r line; eval \"$line\"'"
+# Run is nothing but that line: a login shell's own start may have read some of what is sent.
+GREETING = ": fabremote;"
+STRAYED = 121  # the exit status if another came
+READ_LINE = (
+    f'IFS= read -r line; case $line in "{GREETING}"*) eval "$line";; *) exit {STRAYED};; esac'
+)
+COMMAND = f"exec sh -c '{READ_LINE}'"
 MARKER_SIZE = 32
 FLOOR = (3, 6)
 
@@ -48,18 +55,31 @@ AGENT_MODULES = (
     "supervisor",
 )
 
-# Sent only before the first call that needs them.
-EXTRA_MODULES = ("classes", "importing", "records", "terminal")
+# Sent only before the first call that needs them, in the order in which they import each other.
+EXTRA_MODULES = (
+    "classes",
+    "importing",
+    "lasting",
+    "standins",
+    "class_sources",
+    "third_party",
+    "records",
+    "terminal",
+)
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
-_STUB = r"""import os,sys,zlib
-sys.path[:]=[p for p in sys.path if p]
+# Until the agent has imported what it uses, PYTHONPATH can't put others in its place.
+_STUB = r"""import os,sys
+k=[p for p in sys.path if p]
+x=[p.rstrip("/") for p in os.environ.get("PYTHONPATH","").split(os.pathsep)]
+sys.path[:]=[p for p in k if p.rstrip("/") not in x]
+import zlib
 d=b""
 while len(d)<%d:
  c=os.read(0,%d-len(d))
  if not c: os._exit(3)
  d+=c
-exec(compile(zlib.decompress(d[32:]),"<fabremote.bootstrap>","exec"),{"MARKER":d[:32].decode()})
+exec(compile(zlib.decompress(d[32:]),"<fabremote.bootstrap>","exec"),{"MARKER":d[:32].decode(),"PATH":k})
 """
 
 _RUNNER = r"""
@@ -91,19 +111,39 @@ def start(sources):
     package.add = add
     for name, source in sources:
         add(name, source)
+    null = 0
+    while null < 3:
+        # The first three may be closed, and must not be ours then.
+        null = os.open(os.devnull, os.O_RDWR)
     stdin, stdout = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-    package.supervisor.main(stdin, stdout)
+    sys.path[:] = PATH
+    try:
+        package.supervisor.main(stdin, stdout)
+    except BaseException:
+        os.dup2(stdout, 1)
+        raise
 
 hello()
-start(%r)
+try:
+    start(%r)
+except BaseException as error:
+    # Two frames: CRASH, of call 0; the second without a text.
+    text = ("%%s: %%s" %% (type(error).__name__, error)).encode("utf-8", "replace")[:200]
+    crash = b"\x15" + bytes(7)
+    os.write(1, crash + bytes([len(text)]) + text + crash + bytes(1))
+    os._exit(1)
 """
 
 
-_HELLO = rb"\n%s hello (\d{1,4})\.(\d{1,4})\.(\d{1,4}) (\S+) (\d{1,4}) (\d{1,9}) ([^\n]*)\n"
+_making = threading.Lock()
+# Each field as long as it may be: a host that lies chooses what it says.
+_HELLO = (
+    rb"\n%s hello (\d{1,2})\.(\d{1,3})\.(\d{1,3}) "
+    rb"([A-Za-z0-9_-]{1,40}) ([0-9]) (\d{1,9}) ([^\n]{0,4096})\n"
+)
 
 
 @dataclass(frozen=True)
@@ -134,9 +174,15 @@ def this_python() -> RemotePython:
     return RemotePython((major, minor, micro), name, level, 0, sys.executable)
 
 
-@functools.cache
 def runner() -> bytes:
     """Return the compressed runner, the same for every host and interpreter."""
+    # A group's threads all want it at once, and a cache lets each of them make it.
+    with _making:
+        return _runner()
+
+
+@functools.cache
+def _runner() -> bytes:
     sources = [(name, _source(name)) for name in AGENT_MODULES]
     return zlib.compress((_RUNNER % (FLOOR, sources)).encode("utf-8"), 9)
 
@@ -153,7 +199,10 @@ def _source(name: str) -> str:
 
 
 def condensed(source: str) -> str:
-    """Return Python source without docstrings and comments; each line keeps its number."""
+    """Return Python source without docstrings, comments and deep indents.
+
+    Each line keeps its number.
+    """
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         first = node.body[0] if isinstance(node, _DOCUMENTED) and node.body else None
@@ -161,7 +210,14 @@ def condensed(source: str) -> str:
             end = first.end_lineno or first.lineno
             lines[first.lineno - 1] = " " * first.col_offset + '""'
             lines[first.lineno : end] = [""] * (end - first.lineno)
-    return "\n".join("" if line.lstrip().startswith("#") else line for line in lines) + "\n"
+    kept = ["" if line.lstrip().startswith("#") else line for line in lines]
+    return "\n".join(map(_shallow, kept)) + "\n"
+
+
+def _shallow(line: str) -> str:
+    """Return a line indented by a blank for each four; the agent has no text of several lines."""
+    rest = line.lstrip(" ")
+    return " " * ((len(line) - len(rest)) // 4) + rest
 
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
@@ -205,7 +261,8 @@ class Start:
             start = f'{tell} "$p"; exec "$p" {tail}'
             found = f'if command -v "$p" >/dev/null 2>&1; then {start}; fi'
             script = f"for p in {names}; do {found}; done; exit 127"
-        return " && ".join([*map(_one_line, self.prefixes), f"{{ {script}; }}"])
+        steps = [*map(_one_line, self.prefixes), f"{{ {script}; }}"]
+        return f"{GREETING} {' && '.join(steps)}"
 
     def pid(self, received: bytes) -> int | None:
         """Return the process that was started, as far as ``received`` tells."""

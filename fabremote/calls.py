@@ -8,20 +8,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
     RemoteCancelled,
+    RemoteException,
     RemoteProcessDied,
     RemoteTimeout,
     ResultError,
 )
 from fabremote.options import Options
 from fabremote.printing import printable
+from fabremote.progress import Bar, reporter
+from fabremote.receiving import Answer, Data, Outcome
 from fabremote.stdin import Stdin
 from fabremote.streams import open_outputs
 
@@ -30,75 +32,50 @@ if TYPE_CHECKING:
 
 # The session's own notice to a call that the link is gone; not on the wire.
 LOST = -1
+# Likewise, and the agent has said that it knows nothing of the call.
+UNBEGUN = -7
 # The local notices to a call that runs on the session's service thread.
 CANCELLED = -2
 FLOODED = -4
-UNANSWERABLE = -5
-UNREADABLE = -6
-RESIZED = -7
+FAULT = -5
+PROGRESS = -6
+RESIZED = -8
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
-# aside: the agent sends less, see wire.WINDOW.
-UNHANDLED = 8 * wire.WINDOW
+# aside: the agent sends less, see wire.WINDOW. In frames of a byte each they take 64 times that.
+UNHANDLED = 2 * wire.WINDOW
 # Requests under way: one whose answer's last bytes are being sent, and the next.
 ASKED = 2
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
-TOTAL = 8
+# What these frames hold, in bytes.
+SIZES = {wire.DONE: wire.STATUS.size, wire.TAKEN: wire.NUMBER.size}
 
 
-Data = bytes | memoryview
+class Process(Protocol):
+    """A lasting process, as a call in it sees it."""
 
+    number: int
 
-@dataclass
-class Outcome:
-    """How a call ended: its answer's bytes, or the error that stands for it."""
+    def left(self, call: Call) -> None:
+        """The call has ended."""
 
-    answer: memoryview | None = None
-    error: BaseException | None = None
-    stdout: str = ""
-    stderr: str = ""
+    def taken(self, count: int) -> None:
+        """``count`` bytes of the process's stdin were written during the call."""
 
-
-@dataclass
-class Answer:
-    """An answer's bytes as they come: 8 bytes of length, then the rest, in one buffer."""
-
-    limit: int
-    head: bytes = b""
-    body: bytearray | None = None
-    filled: int = 0
-    refused: int = 0
-
-    def add(self, data: Data) -> None:
-        if self.refused:
-            return
-        if self.body is None:
-            self.head += bytes(data)
-            if len(self.head) < TOTAL:
-                return
-            size = int.from_bytes(self.head[:TOTAL], "big")
-            if size > self.limit:
-                self.refused, self.head = size, b""
-                return
-            self.body, data, self.head = bytearray(size), self.head[TOTAL:], b""
-        end = self.filled + len(data)
-        if end > len(self.body):
-            raise wire.ProtocolError("more bytes of an answer than it has")
-        self.body[self.filled : end] = data
-        self.filled = end
-
-    def complete(self) -> memoryview | None:
-        if self.body is None or self.filled != len(self.body):
-            return None
-        return memoryview(self.body)
+    def gone(self, name: str) -> RemoteException:
+        """Return the error for a call that the process's end kept from beginning."""
 
 
 class Call:
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
-    session's service thread for a submitted call. ``provide`` answers what the
-    function asks for while it runs, see ``shipping.forwarding``.
+    session's service thread for a submitted call; but its answer's bytes are
+    put in their place by the session's reader, which has them in its hands.
+    ``provide`` answers what the function asks for while it runs, see
+    ``shipping.forwarding``. ``process``: the lasting process that it runs in, if
+    it has no process of its own. A lasting process itself is a call too, with the
+    flag for it.
     """
 
     def __init__(
@@ -109,17 +86,22 @@ class Call:
         options: Options,
         keep: bool,
         provide: Callable[[bytes], bytes] | None = None,
+        process: Process | None = None,
+        flags: int = 0,
         record: Callable[[Data], None] | None = None,
     ) -> None:
         self.session = session
+        self._process = process
+        self.inside = process.number if process is not None else None
+        self.begun = True  # over there, as far as is known
         self._provide, self._record = provide, record
         self._requests: deque[bytes] = deque()
         self._answering = threading.Lock()
         # What was admitted of the far side's frames, by the reader, and of that handled.
-        self._admitted = self._handled = self._replied = 0
+        self._admitted = self._handled = 0
         self._flooded = self._ended = False
-        self._unanswerable: BaseException | None = None
-        self._stream_error: Exception | None = None
+        # What the reader, or the thread that answers requests, has the call end with.
+        self._fault: BaseException | None = None
         self.number = number
         self.name = name
         self.timeout = options.timeout
@@ -131,7 +113,12 @@ class Call:
         self._consumed = 0
         self._failure: BaseException | None = None
         self._outputs = open_outputs(options, keep, self._respond)
-        self.stdin = Stdin(options, self._send_stdin, self._unreadable)
+        self.stdin = Stdin(options, self._send_stdin, self._end_with)
+        self.flags = flags | (wire.HAS_STDIN if self.stdin.stays_open else 0)
+        self.flags |= wire.PACKS if options.compress else 0
+        self.flags |= wire.HAS_PTY if options.pty else 0
+        self._progress = reporter(options.progress, name)
+        self._told = False
         self._options = options
 
     def start_stdin(self) -> None:
@@ -139,23 +126,49 @@ class Call:
         self.stdin.start()
 
     def admit(self, kind: int, data: Data) -> None:
-        """Take a frame from the link: no more than an agent sends."""
+        """Take a frame from the link, in its reader's thread: no more than an agent sends."""
         if self._ended:
             return
+        if len(data) != SIZES.get(kind, len(data)):
+            raise wire.ProtocolError(f"a frame of kind {kind} with {len(data)} bytes")
         self._ended = kind == wire.DONE
-        if self._flooded and not self._ended:
-            return
         if kind == wire.REPLY:
-            # Of more than that, its length tells.
-            if self._replied <= self._options.max_result + TOTAL:
-                self._replied += len(data)
-                self.deliver(kind, data)
+            self._add_to_answer(data)
+            return
+        if self._flooded and not self._ended:
             return
         self._admitted += max(1, len(data))
         if self._admitted - self._handled > UNHANDLED and not self._ended:
             self._flooded = True
             kind, data = FLOODED, b""
-        self.deliver(kind, data)
+        # A copy: a view of little would keep all that came with it.
+        self.deliver(kind, bytes(data))
+
+    def _add_to_answer(self, data: Data) -> None:
+        if self._fault is not None or self.killed:
+            return
+        try:
+            self._answer.add(data)
+        except MemoryError:
+            self._end_with(self._too_large("there is not enough memory for it here. Return less."))
+        if self._answer.refused:
+            limit = f"the limit is {self._options.max_result}. Return less, or raise it"
+            self._end_with(self._too_large(f"{limit}: max_result=."))
+        if self._progress is not None and self._answer.total and not self._told:
+            # Once, until the call's own thread has looked how much there is by then.
+            self._told = True
+            self.deliver(PROGRESS, b"")
+
+    def report(self, direction: str, done: int, total: int) -> None:
+        """Tell the caller's ``progress`` how many bytes have gone "up" or come "down"."""
+        if self._progress is not None and self._failure is None:
+            self._progress(direction, done, total)
+
+    def _end_with(self, error: BaseException) -> None:
+        """Have the call's own thread end it with an error that another thread met."""
+        if self._fault is None:
+            self._fault = error
+            self.deliver(FAULT, b"")
 
     def _to_inbox(self, kind: int, data: Data) -> None:
         self.inbox.put((kind, data))
@@ -168,10 +181,6 @@ class Call:
 
     def _send_stdin(self, data: bytes) -> None:
         self.session.send(wire.frame(wire.STDIN, self.number, data))
-
-    def _unreadable(self, error: Exception) -> None:
-        self._stream_error = error
-        self.deliver(UNREADABLE, b"")
 
     # What the function asks for
 
@@ -196,8 +205,7 @@ class Call:
             except OSError:
                 pass  # The reader sees the broken link too.
             except BaseException as error:
-                self._unanswerable = error
-                self.deliver(UNANSWERABLE, b"")
+                self._end_with(error)
             with self._answering:
                 self._requests.popleft()
                 if not self._requests:
@@ -222,53 +230,57 @@ class Call:
 
     def handle(self, kind: int, data: Data) -> None:
         """Act on one frame; afterwards ``done`` says whether it was the last."""
-        if kind > 0 and kind != wire.REPLY:
+        if kind > 0:
             self._handled += max(1, len(data))
         try:
             self._handle(kind, data)
         except BaseException as error:
             self.abort(error)
-            if kind in (wire.DONE, LOST):
+            if kind in (wire.DONE, LOST, UNBEGUN):
                 self.finish()
 
     def _handle(self, kind: int, data: Data) -> None:
         if kind in self._outputs:
             self._consume(data)
             self._outputs[kind].write(data)
-        elif kind == wire.RECORD and self._record is not None:
+        elif kind == wire.RECORD:
             self._consume(data)
-            if not self.killed:
+            if self._record is not None and not self.killed:
                 self._record(data)
-        elif kind == wire.REPLY:
-            self._answer.add(data)
-            if self._answer.refused:
-                self.abort(self._too_large())
         elif kind == wire.TAKEN:
-            self.stdin.taken(wire.NUMBER.unpack(data)[0])
+            self.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
             self._request(bytes(data))
-        elif kind == UNANSWERABLE and self._unanswerable is not None:
-            self.abort(self._unanswerable)
-        elif kind == UNREADABLE and self._stream_error is not None:
-            self.abort(self._stream_error)
+        elif kind == FAULT and self._fault is not None:
+            self.abort(self._fault)
         elif kind == RESIZED and not self.killed:
             self.session.post(wire.frame(wire.RESIZE, self.number, terminals.size()))
+        elif kind == PROGRESS:
+            self._told = False
+            self.report("down", self._answer.received, self._answer.total)
         elif kind == FLOODED:
             self.abort(self._flood())
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)
+            self.begun = not data[0] & wire.UNBEGUN
             if self._failure is None:
                 self._failure = self._judge(data)
             self.finish()
-        elif kind == LOST:
+        elif kind in (LOST, UNBEGUN):
             # A call that was being killed keeps its own reason.
             if self._failure is None:
-                self._failure = self.session.loss(self.name)
+                self._failure = self.session.loss(self.name, begun=kind == LOST)
             self.session.unheard()
             self.finish()
         elif kind == CANCELLED:
             self.abort(RemoteCancelled(f"{self.name} on {self.session.label} was cancelled."))
+
+    def taken(self, count: int) -> None:
+        """Note that ``count`` bytes of stdin were written, which may be a lasting process's."""
+        self.stdin.taken(count)
+        if self._process is not None:
+            self._process.taken(count)
 
     def _consume(self, data: Data) -> None:
         """Let the far side send as much again."""
@@ -280,11 +292,13 @@ class Call:
 
     def _judge(self, data: Data) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
+        if not self.begun and self._process is not None:
+            return self._process.gone(self.name)
         answered, cancelled, number, exited = wire.unpack_status(data)
         if cancelled:
             # Not by this call: the agent was told to end.
             return self.session.loss(self.name)
-        if answered and self._answer.complete() is not None:
+        if answered and self._answer.complete():
             return None
         # A terminal has one stream.
         kind, what = wire.STDERR, "stderr"
@@ -298,11 +312,14 @@ class Call:
             message += f" The last of its {what}: {printable(stderr.strip())}"
         return RemoteProcessDied(message, None if name else exited, name, stderr)
 
-    def _too_large(self) -> ResultError:
-        return ResultError(
-            f"{self.name} on {self.session.label} returned {self._answer.refused} bytes; "
-            f"the limit is {self._answer.limit}. Return less, or raise it: max_result=."
-        )
+    def _too_large(self, why: str) -> ResultError:
+        size = self._answer.refused or self._answer.total
+        return ResultError(f"{self.name} on {self.session.label} returned {size} bytes; {why}")
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ends the call instead of an answer, as far as is known."""
+        return self._failure
 
     @property
     def killed(self) -> bool:
@@ -339,12 +356,20 @@ class Call:
             return
         self.done = True
         self.session.forget(self.number)
+        if self._process is not None:
+            self._process.left(self)
         self.stdin.stop()
+        if isinstance(self._progress, Bar):
+            self._progress.close()
+        for output in self._outputs.values():
+            output.end()
 
     def outcome(self) -> Outcome:
         """Return how the call ended."""
         stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
-        return Outcome(self._answer.complete(), self._failure, stdout, stderr)
+        if self._failure is not None or not self._answer.complete():
+            return Outcome(None, None, self._failure, stdout, stderr)
+        return Outcome(*self._answer.take(), None, stdout, stderr)
 
     def wait(self) -> Outcome:
         """Handle the call's frames in this thread until it has ended."""
@@ -388,4 +413,4 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-__all__ = ["CANCELLED", "LOST", "Call", "Outcome"]
+__all__ = ["CANCELLED", "LOST", "UNBEGUN", "Call", "Outcome"]

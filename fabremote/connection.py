@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import getpass
 import importlib
 import time
 from collections.abc import Callable, Coroutine, Hashable
@@ -15,16 +16,18 @@ from invoke.context import Context
 from paramiko import SSHException
 
 from fabremote import sockets, verification
+from fabremote.bootstrap import GREETING
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
-from fabremote.exceptions import RemoteConnectionLost
+from fabremote.exceptions import RemoteConnectionLost, RemoteException
 from fabremote.interpreter import Host, Interpreter
-from fabremote.links import ChannelLink, Link, ProcessLink
+from fabremote.links import ChannelLink, Link, ProcessLink, release
 from fabremote.options import Options, PythonOptions
 from fabremote.refusals import refused
 from fabremote.session import Session
-from fabremote.sessions import sessions_of
+from fabremote.sessions import bound, is_refusal, sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
+from fabremote.sudo import Asker, enter
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -75,7 +78,7 @@ class Calls:
 
         Raises TypeError for an unknown option and ValueError for a bad value.
         """
-        return Interpreter(self._calls_host(), options)
+        return Interpreter(self._calls_host(), bound(self, options))
 
     def call_env(self) -> dict[str, str]:
         """Return variables that every call gets, below those of ``env=``."""
@@ -93,6 +96,17 @@ def _in_environment(host: Host, options: Options) -> Options:
     python = importlib.import_module("fabremote.environments").provide(host, options)
     sessions_of(host.context).provided(options, python)
     return dataclasses.replace(options, python=python, requires=None)
+
+
+def _kill_by(opener: Callable[[], Link], pid: int) -> None:
+    """Kill a process of another user by the way that it was started."""
+    with contextlib.suppress(OSError, SSHException, EOFError, RemoteException):
+        link = opener()
+        # It leads its session's processes, if a login shell didn't come in between.
+        link.send(f"{GREETING} kill -9 -{pid} || kill -9 {pid}\n".encode())
+        link.status(CHANNEL_TIMEOUT)
+        link.close()
+        release(link)
 
 
 class RemoteHost:
@@ -128,16 +142,25 @@ class RemoteHost:
         with sessions.opening:
             transport = self._open(connection)
         opener = functools.partial(self._channel, transport)
-        begin = functools.partial(start, opener, self.label, options, self._kill)
+        kill: Callable[[int], None] = self._kill
+        if options.sudo:
+            opener = functools.partial(enter, opener, options, self._asker())
+            kill = functools.partial(_kill_by, opener)
+        begin = functools.partial(start, opener, self.label, options, kill)
         return sessions.get(options, transport, begin)
 
     def _kill(self, pid: int) -> None:
         with contextlib.suppress(OSError, SSHException, EOFError):
-            channel = self.context.create_session()
+            # At once or not at all.
+            channel = fabric.Connection.create_session(self.context)
             # It leads its session's processes, if a login shell didn't come in between.
             channel.exec_command(f"kill -9 -{pid} || kill -9 {pid}")
             channel.status_event.wait(CHANNEL_TIMEOUT)
             channel.close()
+
+    def _asker(self) -> Asker:
+        batch = bool(getattr(vars(self.context).get("_fabremote_ssh"), "batch", False))
+        return Asker(self.context, self.label, self.context.user, batch)
 
     def _open(self, connection: fabric.Connection) -> Any:
         fresh = not connection.is_connected
@@ -146,7 +169,10 @@ class RemoteHost:
             if verified:
                 verification.prepare(connection)
             with told_by_errors():
-                connection.open()
+                if isinstance(connection, Connection):
+                    connection.open()
+                else:
+                    sockets.persist(connection.open, connection.connect_timeout)
             if verified:
                 verification.check(connection)
         except (OSError, SSHException, EOFError, UnicodeError) as error:
@@ -163,10 +189,12 @@ class RemoteHost:
             with told_by_errors():
                 link = ChannelLink(self.context.create_session())
         except (OSError, SSHException, EOFError) as error:
-            raise RemoteConnectionLost(
-                f"No session could be opened on {self.label}: {error or type(error).__name__}. "
-                "If it has too many already, raise MaxSessions in its sshd_config."
-            ) from error
+            text = f"No session could be opened on {self.label}: {error or type(error).__name__}"
+            if is_refusal(error):
+                text = f"{text.rstrip('.')}. If all that its sshd allows at once are in use, "
+                text += "raise MaxSessions in its sshd_config, have less run at once, or raise "
+                text += "remotely.start_timeout to wait longer"
+            raise RemoteConnectionLost(text.rstrip(".") + ".", begun=False) from error
         sockets.calm(transport)
         return link
 
@@ -186,8 +214,14 @@ class LocalHost:
     def session(self, options: Options) -> Session:
         """Return the agent for these options on this machine."""
         options = _in_environment(self, options)
-        # A local process that says nothing is killed by its link's close().
-        make = functools.partial(start, ProcessLink, self.label, options, lambda pid: None)
+        opener: Callable[[], Link] = ProcessLink
+        # A process of ours that says nothing is killed by its link's close().
+        kill: Callable[[int], None] = lambda pid: None  # noqa: E731
+        if options.sudo:
+            asker = Asker(self.context, self.label, getpass.getuser())
+            opener = functools.partial(enter, opener, options, asker)
+            kill = functools.partial(_kill_by, opener)
+        make = functools.partial(start, opener, self.label, options, kill)
         return sessions_of(self.context).get(options, None, make)
 
 
@@ -201,6 +235,19 @@ class RemoteCalls(Calls):
         """Close the connection; whatever still runs through it is killed there first."""
         sessions_of(self).close()
         super().close()  # type: ignore[misc]
+
+    def create_session(self) -> Any:
+        """Return a new session channel, as Fabric does; wait for one if sshd allows no more."""
+        return self._in_turn(super().create_session)  # type: ignore[misc]
+
+    def sftp(self) -> Any:
+        """Return the connection's SFTP client, as Fabric does, likewise."""
+        return self._in_turn(super().sftp)  # type: ignore[misc]
+
+    def _in_turn(self, begin: Callable[[], Any]) -> Any:
+        context: Any = self
+        context.open()
+        return sessions_of(context).in_turn(begin, float(remotely(context)["start_timeout"]))
 
 
 class LocalCalls(Calls):
@@ -259,15 +306,22 @@ class Connection(RemoteCalls, fabric.Connection):
             if remotely(self)["verify_host_keys"]:
                 verification.prepare(self)
             direct = not self.gateway and "sock" not in self.connect_kwargs
-            try:
-                with told_by_errors():
-                    result = self._open_promptly() if direct else super().open()
-            except BaseException:
-                # Through a gateway a channel would be left.
-                self.client.close()
-                raise
+            attempt = self._open_promptly if direct else self._open_behind
+            self._set(_fabremote_socket=None)
+            with told_by_errors():
+                result = sockets.persist(
+                    attempt, self.time_to_connect(), lambda: self._fabremote_socket
+                )
             self.stay_alive()
             return result
+
+    def _open_behind(self) -> Any:
+        try:
+            return super().open()
+        except BaseException:
+            # Through a gateway a channel would be left.
+            self.client.close()
+            raise
 
     def _open_promptly(self) -> Any:
         given = self.connect_kwargs
@@ -278,6 +332,7 @@ class Connection(RemoteCalls, fabric.Connection):
             return super().open()
         except BaseException:
             sock.close()
+            self.client.close()
             self._set(_fabremote_proxy_status=getattr(sock, "status", None))
             raise
         finally:

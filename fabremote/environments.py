@@ -37,13 +37,15 @@ from fabremote.bootstrap import RemotePython, condensed
 from fabremote.exceptions import EnvironmentBuildError, RemoteInterpreterMissing, RemoteTimeout
 from fabremote.interpreter import Host, Interpreter, Prepared
 from fabremote.option_values import LONGEST
-from fabremote.options import Options, resolve
+from fabremote.options import Options
 from fabremote.printing import masked, printable
 from fabremote.requirements import Requirements
 from fabremote.streams import local_stream
 
 # In the order in which they import each other.
 _MODULES = ("folders", "installers", "environments", "wheels")
+# These need none of the others.
+_ALONE = ("dask_server",)
 _LOADER = """
 def load(sources, module, name):
     import sys
@@ -86,7 +88,7 @@ class RemoteFunction:
 def _sources(module: str) -> tuple[tuple[str, str], ...]:
     """Return the names and texts of a module and those before it."""
     folder = importlib.resources.files("fabremote.remote")
-    names = _MODULES[: _MODULES.index(module) + 1]
+    names = (module,) if module in _ALONE else _MODULES[: _MODULES.index(module) + 1]
     texts = ((name, folder.joinpath(f"{name}.py").read_text("utf-8")) for name in names)
     return tuple((name, condensed(text)) for name, text in texts)
 
@@ -151,7 +153,7 @@ def clean(python: Interpreter, days: float = 0) -> list[str]:
     """
     if isinstance(days, bool) or not isinstance(days, (int, float)) or not days >= 0:
         raise ValueError(f"days={days!r} must be a number from 0 up.")
-    host, options = python._host, resolve(python._host.context, python._given)
+    host, options = python._host, python._bound.options()
     function = RemoteFunction("environments", "clean")
     answer = _call(host, _base(options), function, options.cache_dir, days * 86400.0)
     if type(answer) is not list or not all(type(name) is str for name in answer):

@@ -6,8 +6,11 @@
      +- RemoteConnectionRefused           no SSH connection could be had
      |   +- RemoteHostKeyRejected
      +- RemoteInterpreterMissing          no such interpreter, or not a usable one
+     +- RemoteSudoRefused                 sudo does not let in
+     |   +- RemoteAuthFailure             also invoke's AuthFailure: the wrong password
      +- EnvironmentBuildError             the packages required can't be had there
      +- RemoteConnectionLost              the link broke during a call
+     +- NoHostsLeft                       also a concurrent.futures.BrokenExecutor
      +- RemoteProcessDied                 the worker ended without an answer
      +- RemoteTimeout                     also a TimeoutError
      +- RemoteCancelled                   also a concurrent.futures.CancelledError
@@ -24,6 +27,9 @@ a built-in one or one of the caller's own classes; its remote traceback is the
 from __future__ import annotations
 
 import concurrent.futures
+
+from invoke.exceptions import AuthFailure
+from invoke.runners import Result
 
 
 class RemoteException(Exception):
@@ -51,6 +57,25 @@ class RemoteInterpreterMissing(RemoteException):
         self.tried = tried
 
 
+class RemoteSudoRefused(RemoteException):
+    """sudo on the host does not let the login's user run what ``sudo=True`` asks for."""
+
+
+class RemoteAuthFailure(RemoteSudoRefused, AuthFailure):
+    """sudo did not take the password.
+
+    Attributes, as of invoke's AuthFailure: ``result``, a Result without an exit
+    status whose ``stdout`` is what sudo said; ``prompt`` (str).
+    """
+
+    def __init__(self, message: str, result: Result, prompt: str) -> None:
+        AuthFailure.__init__(self, result, prompt)
+        self.args = (message,)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class EnvironmentBuildError(RemoteException):
     """What ``requires=`` asks for can't be had: no environment could be made, and none is left.
 
@@ -63,7 +88,21 @@ class EnvironmentBuildError(RemoteException):
 
 
 class RemoteConnectionLost(RemoteException):
-    """The link to the host broke during a call; whether the call ran is not known."""
+    """The link to the host broke, or none could be had for a call.
+
+    Attribute: ``begun``, False if nothing of the call has run there, True if that is not known.
+    """
+
+    def __init__(self, message: str, begun: bool = True) -> None:
+        super().__init__(message)
+        self.begun = begun
+
+
+class NoHostsLeft(RemoteException, concurrent.futures.BrokenExecutor):
+    """None of an executor's hosts can be reached any more, so that nothing can run its work.
+
+    The last host's failure is its ``__cause__``.
+    """
 
 
 class RemoteProcessDied(RemoteException):
@@ -151,8 +190,19 @@ class RemoteTraceback(Exception):
         return '\n"""\n' + self.text + '"""'
 
 
+def raised_there(error: BaseException) -> bool:
+    """Return whether a function on a host raised ``error``, rather than this side."""
+    seen: set[int] = set()
+    while error.__cause__ is not None and id(error) not in seen:
+        seen.add(id(error))
+        error = error.__cause__
+    return isinstance(error, RemoteTraceback)
+
+
 __all__ = [
     "EnvironmentBuildError",
+    "NoHostsLeft",
+    "RemoteAuthFailure",
     "RemoteCancelled",
     "RemoteConnectionLost",
     "RemoteConnectionRefused",
@@ -161,9 +211,11 @@ __all__ = [
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",
     "RemoteProcessDied",
+    "RemoteSudoRefused",
     "RemoteTimeout",
     "RemoteTraceback",
     "ResultError",
     "ShippingError",
     "UntrustedResult",
+    "raised_there",
 ]

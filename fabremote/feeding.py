@@ -50,7 +50,7 @@ class Feeder:
     def taken(self, count: int) -> None:
         """Note that the far side has written ``count`` bytes to the function's stdin."""
         with self._changed:
-            self._room += count
+            self._room = min(self._room + count, wire.WINDOW)
             self._changed.notify_all()
 
     def stop(self) -> None:

@@ -2,49 +2,75 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import fabric
 from fabric.exceptions import GroupException
+from invoke.context import Context
+from invoke.runners import normalize_hide
 
+from fabremote import option_values as check
 from fabremote.connection import Connection, wrap_context
-from fabremote.exceptions import RemoteTraceback
-from fabremote.group_result import GroupResult
-from fabremote.interpreter import Interpreter, RemoteFuture
-from fabremote.options import PythonOptions, check_names
+from fabremote.executor import RemoteExecutor
+from fabremote.group_result import GroupResult, Outcome
+from fabremote.group_work import Streams, at_once, in_turn, max_workers
+from fabremote.interpreter import Interpreter, RemoteFuture, Result
+from fabremote.options import PythonOptions, check_names, resolve
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
-# More threads than this at once gain nothing on one controller.
-MAX_WORKERS = 64
-
-
-Outcome = tuple[Any, Any, BaseException | None]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class GroupInterpreter:
     """An interpreter on each host of a group, with the same options bound."""
 
-    def __init__(self, group: GroupCalls, options: PythonOptions) -> None:
+    def __init__(self, group: fabric.Group, options: PythonOptions) -> None:
         check_names(options)
         self._group = group
         self._options = options
+        if options and group:
+            resolve(group[0], options)  # What is wrong shows at once.
 
-    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
+    @overload
+    def call(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> GroupResult[T]: ...
+    @overload
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> GroupResult[T]: ...
+    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult[Any]:
         """Run ``fn(*args, **kwargs)`` on every host; return the values by connection.
 
-        Raises fabric's GroupException, whose ``result`` has everything, if any
-        host failed.
+        What they print is labelled by host, if there are several. Raises
+        fabric's GroupException, whose ``result`` has everything, if any host
+        failed.
         """
-        return self._group.each(lambda py: py.call(fn, *args, **kwargs), self._options)
+        return self._each(lambda py: py.call(fn, *args, **kwargs))
 
-    def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
-        """Run as `call` does, with a Result for each host."""
-        return self._group.each(lambda py: py.run(fn, *args, **kwargs), self._options)
+    @overload
+    def run(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> GroupResult[Result[T]]: ...
+    @overload
+    def run(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> GroupResult[Result[T]]: ...
+    def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult[Any]:
+        """Run as `call` does, with a Result for each host; no labels are in its text."""
+        return self._each(lambda py: py.run(fn, *args, **kwargs))
 
+    @overload
+    def submit(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[RemoteFuture[T]]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[RemoteFuture[T]]: ...
     def submit(
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> list[RemoteFuture[Any]]:
@@ -52,49 +78,75 @@ class GroupInterpreter:
 
         The future of a host where the call could not begin raises the reason.
         """
-        return self._group.submit(lambda py: py.submit(fn, *args, **kwargs), self._options)
+
+        def begin(one: Any, streams: Streams) -> RemoteFuture[Any]:
+            return _labelled(one, self._options, streams).submit(fn, *args, **kwargs)
+
+        outcomes = outcomes_of(self._group)(begin, progress=False)
+        return [_failed(one.error) if one.error is not None else one.value for one in outcomes]
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        /,
+        *iterables: Iterable[Any],
+        per_host: int = 1,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        retries: int = 0,
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        per_host: int = 1,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        retries: int = 0,
+    ) -> Iterator[T]: ...
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        per_host: int = 1,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        retries: int = 0,
+    ) -> Iterator[Any]:
+        """Yield ``fn`` of the items, in their order, each run on whichever host is free.
+
+        A `RemoteExecutor`'s `map`, whose arguments these are, with one that
+        lasts as long as the results are taken.
+        """
+        executor = RemoteExecutor(self._group, per_host=per_host, retries=retries, **self._options)
+        results = executor.map(fn, *iterables, chunksize=chunksize, buffersize=buffersize)
+        return _until_taken(executor, results)
+
+    def _each(self, action: Callable[[Interpreter], Any]) -> GroupResult[Any]:
+        def act(one: Any, streams: Streams) -> Any:
+            return action(_labelled(one, self._options, streams))
+
+        return _judged(outcomes_of(self._group)(act))
 
 
-class GroupCalls(fabric.Group):
-    """`call` and `python` on a group."""
-
-    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult:
-        """Run ``fn(*args, **kwargs)`` on every host; see `GroupInterpreter.call`."""
-        return GroupInterpreter(self, {}).call(fn, *args, **kwargs)
-
-    def python(self, **options: Unpack[PythonOptions]) -> GroupInterpreter:
-        """Return interpreters with options bound, one on each host."""
-        return GroupInterpreter(self, options)
-
-    def each(self, action: Callable[[Interpreter], Any], options: PythonOptions) -> GroupResult:
-        """Do ``action`` with each host's interpreter; return what it returned, by connection."""
-        outcomes = self._outcomes(lambda one: action(wrap_context(one).python(**options)))
-        result = GroupResult(outcomes)
-        if result.failed:
-            raise GroupException(result)
-        return result
-
-    def submit(
-        self, begin: Callable[[Interpreter], RemoteFuture[Any]], options: PythonOptions
-    ) -> list[RemoteFuture[Any]]:
-        """Do ``begin`` with each host's interpreter; return the futures, failed ones included."""
-        outcomes = self._outcomes(lambda one: begin(wrap_context(one).python(**options)))
-        return [_failed(error) if error is not None else future for _, future, error in outcomes]
-
-    def _outcomes(self, action: Callable[[Any], Any]) -> list[Outcome]:
-        raise NotImplementedError
+def _labelled(one: Any, options: PythonOptions, streams: Streams) -> Interpreter:
+    """Return a host's interpreter, whose output is labelled."""
+    resolved = resolve(one, options)
+    shown = streams(resolved.hide, resolved.out_stream, resolved.err_stream)
+    given: dict[str, Any] = {**options, **shown}
+    made: Interpreter = wrap_context(one).python(**given)
+    return made
 
 
-def _outcome(action: Callable[[Any], Any], one: Any) -> Outcome:
-    try:
-        return one, action(one), None
-    except (Exception, SystemExit) as error:
-        return one, None, error
-    except KeyboardInterrupt as error:
-        # Ctrl-C here ends the group; what a function raised there is its host's own.
-        if not isinstance(error.__cause__, RemoteTraceback):
-            raise
-        return one, None, error
+def _judged(outcomes: list[Outcome]) -> GroupResult[Any]:
+    result = GroupResult[Any](outcomes)
+    if result.failed:
+        raise GroupException(result)
+    return result
 
 
 def _failed(error: BaseException) -> RemoteFuture[Any]:
@@ -103,46 +155,136 @@ def _failed(error: BaseException) -> RemoteFuture[Any]:
     return future
 
 
-def in_turn(group: Any, action: Callable[[Any], Any]) -> list[Outcome]:
-    """Do ``action`` with each connection of the group, one after the other."""
-    return [_outcome(action, one) for one in group]
+def _until_taken(executor: RemoteExecutor, results: Iterator[T]) -> Iterator[T]:
+    with executor:
+        yield from results
 
 
-def at_once(group: Any, action: Callable[[Any], Any]) -> list[Outcome]:
-    """Do ``action`` with each connection of the group, in threads."""
-    if not group:
-        return []
-    workers = min(len(group), MAX_WORKERS)
-    pool = concurrent.futures.ThreadPoolExecutor(workers, "fabremote-group")
-    futures = [pool.submit(_outcome, action, one) for one in group]
-    try:
-        return [future.result() for future in futures]
-    except BaseException:
-        # Ctrl-C: closing the connections ends what runs through them.
-        for future in futures:
-            future.cancel()
-        group.close()
-        raise
-    finally:
-        pool.shutdown()
+class GroupCalls(fabric.Group):
+    """`call`, `map` and `python` on a group."""
+
+    @overload
+    def call(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> GroupResult[T]: ...
+    @overload
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> GroupResult[T]: ...
+    def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult[Any]:
+        """Run ``fn(*args, **kwargs)`` on every host; see `GroupInterpreter.call`."""
+        return GroupInterpreter(self, {}).call(fn, *args, **kwargs)
+
+    def python(self, **options: Unpack[PythonOptions]) -> GroupInterpreter:
+        """Return interpreters with options bound, one on each host."""
+        return GroupInterpreter(self, options)
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        /,
+        *iterables: Iterable[Any],
+        per_host: int = 1,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        retries: int = 0,
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        per_host: int = 1,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        retries: int = 0,
+    ) -> Iterator[T]: ...
+    def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any], **how: Any) -> Any:
+        """Yield ``fn`` of the items, each run on whichever host is free; see `RemoteExecutor`."""
+        return GroupInterpreter(self, {}).map(fn, *iterables, **how)
 
 
-class SerialGroup(GroupCalls, fabric.SerialGroup):
-    """A `fabric.SerialGroup` that also runs Python functions, host after host."""
+class OwnGroup(GroupCalls):
+    """A group of this package's connections."""
 
-    def __init__(self, *hosts: Any, **kwargs: Any) -> None:
-        list.__init__(self, [Connection(host, **kwargs) for host in hosts])
+    def __init__(
+        self,
+        *hosts: Any,
+        max_workers: int | None = None,
+        labels: bool | None = None,
+        live: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        list.__init__(self, [_connection(host, kwargs) for host in hosts])
+        self.max_workers = None if max_workers is None else check.count("max_workers", max_workers)
+        self.labels, self.live = labels, live
 
-    _outcomes = in_turn
+    @classmethod
+    def from_connections(cls, connections: Iterable[Any], **settings: Any) -> Self:
+        """Return a group of connections that there are; ``settings`` as ``max_workers``."""
+        return cls(*connections, **settings)
+
+    def close(self) -> None:
+        """Close all connections at once; what runs through them is killed first."""
+        with ThreadPoolExecutor(min(len(self), max_workers(self)) or 1) as pool:
+            list(pool.map(lambda one: one.close(), self))
+
+    def _do(self, method: str, *args: Any, **kwargs: Any) -> GroupResult[Any]:
+        """Do what Fabric's groups do of themselves, such as ``run``, as `call` is done."""
+
+        def act(one: Any, streams: Streams) -> Any:
+            shown = _streams_of_run(one, kwargs, streams) if method in ("run", "sudo") else {}
+            try:
+                return getattr(one, method)(*args, **{**kwargs, **shown})
+            finally:
+                for stream in shown.values():
+                    stream.end_line()
+
+        return _judged(outcomes_of(self)(act))
 
 
-class ThreadingGroup(GroupCalls, fabric.ThreadingGroup):
-    """A `fabric.ThreadingGroup` that also runs Python functions, on all hosts at once."""
+def _streams_of_run(one: Any, kwargs: dict[str, Any], streams: Streams) -> dict[str, Any]:
+    """Return the labelled streams for Fabric's ``run`` or ``sudo`` with these arguments."""
+    if kwargs.get("asynchronous") or kwargs.get("disown"):
+        return {}
+    given = {
+        name: kwargs[name] if kwargs.get(name) is not None else one.config.run[name]
+        for name in ("hide", "out_stream", "err_stream")
+    }
+    hidden = normalize_hide(given["hide"], given["out_stream"], given["err_stream"])
+    return streams(hidden, given["out_stream"], given["err_stream"])
 
-    def __init__(self, *hosts: Any, **kwargs: Any) -> None:
-        list.__init__(self, [Connection(host, **kwargs) for host in hosts])
 
-    _outcomes = at_once
+def _connection(host: Any, kwargs: dict[str, Any]) -> Any:
+    if isinstance(host, Context):
+        return host
+    if not isinstance(host, str):
+        raise TypeError(f"A group is of host names and connections, and {host!r:.100} is neither.")
+    return Connection(host, **kwargs)
+
+
+class SerialGroup(OwnGroup, fabric.SerialGroup):
+    """A `fabric.SerialGroup` that also runs Python functions, host after host.
+
+    Its arguments are those of `ThreadingGroup`.
+    """
+
+
+class ThreadingGroup(OwnGroup, fabric.ThreadingGroup):
+    """A `fabric.ThreadingGroup` that also runs Python functions, on all hosts at once.
+
+    ``hosts``: names, or connections that there are. ``max_workers``: how many
+    hosts are worked on at once. ``labels``: whether the lines of several hosts
+    are labelled. ``live``: whether a terminal shows a live view, which needs
+    the extra ``rich``. These three come from the configuration's ``remotely``
+    unless given. All other keywords are arguments of `Connection`, for the names.
+    """
+
+
+def outcomes_of(group: Any) -> Callable[..., list[Outcome]]:
+    """Return what does an action on each host of a group, as the group's kind does."""
+    do = in_turn if isinstance(group, fabric.SerialGroup) else at_once
+    return lambda action, progress=True: do(group, action, progress)
 
 
 def wrap_group(group: fabric.Group) -> SerialGroup | ThreadingGroup:
@@ -150,8 +292,7 @@ def wrap_group(group: fabric.Group) -> SerialGroup | ThreadingGroup:
     if isinstance(group, (SerialGroup, ThreadingGroup)):
         return group
     cls = SerialGroup if isinstance(group, fabric.SerialGroup) else ThreadingGroup
-    made: SerialGroup | ThreadingGroup = cls.from_connections([wrap_context(one) for one in group])
-    return made
+    return cls.from_connections(wrap_context(one) for one in group)
 
 
 __all__ = ["GroupInterpreter", "GroupResult", "SerialGroup", "ThreadingGroup", "wrap_group"]

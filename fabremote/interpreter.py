@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import functools
 import reprlib
-import threading
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import fabric
 from invoke.context import Context
 from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
-from fabremote.calls import Call, Outcome
-from fabremote.exceptions import RemoteCancelled, ResultError, ShippingError
-from fabremote.options import Options, resolve
+from fabremote.calls import CANCELLED, Call, Outcome
+from fabremote.exceptions import RemoteConnectionLost, RemoteException
+from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
+from fabremote.lasting import Lasting
+from fabremote.options import Bound, Options
+from fabremote.outcomes import NotRun, read_answer
 from fabremote.session import Session
-from fabremote.shipping import raised, records
-from fabremote.shipping.answers import Decoder, plain, refusal
-from fabremote.shipping.modules import explain_missing, modules_of
+from fabremote.shipping import records
+from fabremote.shipping.answers import Decoder
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Agents that may end before a call that was to run there: retired for others, or as they start.
+ATTEMPTS = 3
 
 
 class Host(Protocol):
@@ -60,20 +68,52 @@ class Interpreter:
     """A Python on a host, with the options of its calls bound once.
 
     Made by ``connection.python(...)``. Each call runs in a fresh process there.
+    In a ``with`` block the calls of the interpreter run in one process, one
+    after the other, and what they leave in it stays until the block's end.
     """
 
-    def __init__(self, host: Host, given: Mapping[str, Any]) -> None:
+    def __init__(self, host: Host, bound: Bound) -> None:
         self._host = host
-        self._given = dict(given)
-        if given:
-            resolve(host.context, self._given)  # What is wrong shows at once.
+        self._bound = bound
+        self._lasting: Lasting | None = None
+        if bound.given:
+            bound.options()  # What is wrong shows at once.
 
     def __reduce__(self) -> Any:
         raise TypeError("an Interpreter is a live connection's, which can't leave this process")
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._given.items())
+        given = self._bound.given.items()
+        shown = {k: "..." if k == "password" else repr(v) for k, v in given}
+        options = ", ".join(f"{name}={text}" for name, text in shown.items())
         return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
+
+    def __enter__(self) -> Self:
+        """Start the process of the block's calls.
+
+        Connects if need be, and raises what a call raises where there can be no
+        process; RuntimeError in a block of the same interpreter; ValueError with ``pty``.
+        """
+        if self._lasting is not None:
+            raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
+        options = self._bound.options()
+        if options.pty:
+            raise ValueError(
+                "pty=True is for single calls: the process of a with block has no terminal. "
+                "Call outside the block, or give python(pty=False)."
+            )
+        if not options.dry:
+            self._lasting = Lasting(self._host.session(options), options)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """End the process: when the calls begun in the block have ended, its exit handlers run.
+
+        At Ctrl-C or ``sys.exit()`` it is killed.
+        """
+        lasting, self._lasting = self._lasting, None
+        if lasting is not None:
+            lasting.close(kill=kind is not None and not issubclass(kind, Exception))
 
     @overload
     def call(
@@ -82,7 +122,7 @@ class Interpreter:
     @overload
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run ``fn(*args, **kwargs)`` there in a fresh process and return its value.
+        """Run ``fn(*args, **kwargs)`` there and return its value.
 
         An ``async`` function is run to its end. What it prints is relayed live.
         Raises what the function raised, as its own type where that is a
@@ -114,16 +154,47 @@ class Interpreter:
         """Begin the call and return a Future of its value at once.
 
         The function and its arguments are sent, or refused with ShippingError,
-        before this returns. ``cancel()`` kills the remote process.
+        before this returns. ``cancel()`` kills the remote process; in a ``with``
+        block a call that has not begun is dropped, one that runs ends the process.
         """
         return self._prepare(fn, args, kwargs).submit()
+
+    @overload
+    async def acall(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+    @overload
+    async def acall(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def acall(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run as `call` does, for asyncio: the event loop goes on meanwhile.
+
+        Cancelling the awaiting task kills the remote process.
+        """
+        prepared = self._prepare(fn, args, kwargs)
+        return await asyncio.wrap_future(await begun(prepared.submit))
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], in_flight: int = IN_FLIGHT
+    ) -> Iterator[T]:
+        """Return an iterator of ``fn``'s values over the iterables' items, in their order.
+
+        ``iterables``: as for the built-in map; they are read as the values are, at
+        most ``in_flight`` calls (int) ahead, which run at once (in a ``with``
+        block one after the other). Raises at an item what its call raises; then,
+        and when the iterator is closed, the calls that are left are ended.
+        """
+        check_callable(fn)
+        if type(in_flight) is not int or in_flight < 1:
+            raise ValueError(f"in_flight={in_flight!r} must be a number of calls, 1 or more.")
+        items = zip(*iterables, strict=False)
+        return in_order(functools.partial(self.submit, fn), items, in_flight)
 
     def plan(self) -> tuple[Options, RemotePython]:
         """Return the options in force, and the interpreter as far as it is known.
 
         Nothing is started for it: until a call has run, it is taken to be this Python.
         """
-        options = resolve(self._host.context, self._given)
+        options = self._bound.options()
         session = self._host.live_session(options)
         return options, session.python if session is not None else this_python()
 
@@ -131,56 +202,8 @@ class Interpreter:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
     ) -> Prepared:
         check_callable(fn)
-        options = resolve(self._host.context, self._given)
-        return Prepared(self._host, options, fn, args, kwargs, keep)
-
-
-class RemoteFuture(concurrent.futures.Future[T]):
-    """The Future of a submitted call; cancelling it kills the remote process."""
-
-    # What must not be dropped as long as the call runs.
-    _owner: object = None
-
-    def __init__(self, name: str, cancel: Callable[[], object]) -> None:
-        super().__init__()
-        self._name = name
-        self._kill = cancel
-        self._cancelling = threading.Lock()
-
-    def cancel(self) -> bool:
-        """Kill the call unless it is done; return whether it is cancelled now."""
-        with self._cancelling:
-            if self.cancelled():
-                return True
-            if not super().cancel():
-                return False
-            # Tells those who wait in as_completed() or wait().
-            self.set_running_or_notify_cancel()
-        self._kill()
-        return True
-
-    def running(self) -> bool:
-        """Return whether the call has been sent and isn't done."""
-        return not self.done()
-
-    def result(self, timeout: float | None = None) -> T:
-        """Return the value; raise what the call raised, or RemoteCancelled."""
-        try:
-            return super().result(timeout)
-        except concurrent.futures.CancelledError as error:
-            raise self._as_remote(error) from None
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the call raised, or None; raise RemoteCancelled if it was cancelled."""
-        try:
-            return super().exception(timeout)
-        except concurrent.futures.CancelledError as error:
-            raise self._as_remote(error) from None
-
-    def _as_remote(self, error: BaseException) -> BaseException:
-        if not self.cancelled():
-            return error
-        return RemoteCancelled(f"{self._name} was cancelled.")
+        options = self._bound.options()
+        return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)
 
 
 class Prepared:
@@ -194,13 +217,19 @@ class Prepared:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         keep: bool,
+        lasting: Lasting | None = None,
     ) -> None:
-        self._host, self._options = host, options
+        self._host, self._lasting = host, lasting
+        self._options = options if lasting is None else lasting.call_options(options)
         self._fn, self._args, self._kwargs = fn, args, kwargs
         self._keep = keep
+        self._repeated = False
         self.name = name_of(fn)
+        self._call: Call | None = None
+        self._cancelled = False
         if options.echo:
-            print(options.echo_format.format(command=self.text()))
+            # Of one piece: other threads may print too.
+            print(options.echo_format.format(command=self.text()) + "\n", end="")
 
     def text(self) -> str:
         """Return the call as text, for echo and Result.command."""
@@ -209,29 +238,60 @@ class Prepared:
         return f"{self.name.removesuffix('()')}({', '.join(words)})"
 
     def _start(self) -> tuple[Call, Payload, Decoder]:
-        session = self._host.live_session(self._options)
-        python = session.python if session is not None else this_python()
-        # Before anything is begun over there, so that what can't go does nothing.
-        payload = self._dump(python, session)
-        if session is None:
+        if self._lasting is not None:
+            return self._start_inside(self._lasting)
+        session, payload = self._host.live_session(self._options), None
+        if session is None or not session.reserve():
+            # Before anything is begun over there, so that what can't go does nothing.
+            payload = self._dump(this_python(), None)
+            session = self._place()
+        return self._open(session, payload)
+
+    def _place(self) -> Session:
+        """Return an agent with a place reserved in it, started if need be."""
+        for _ in range(ATTEMPTS):
             session = self._host.session(self._options)
-            if session.python.reads != python.reads or session.unloadable:
-                payload = self._dump(session.python, session)
-        what = f"{self.name} on {session.label}"
-        mine = payload.classes, payload.modules
-        decoder = Decoder(what, *mine, self._options.trust, payload.files)
-        session.reserve()
+            if session.reserve():
+                return session
+        raise session.loss(self.name, begun=False)
+
+    def _start_inside(self, lasting: Lasting) -> tuple[Call, Payload, Decoder]:
+        """The same in a lasting process."""
+        lasting.check(self.name)
+        payload = lasting.dump(self._fn, self._args, self._kwargs, self._options)
+        if not lasting.session.reserve():
+            raise lasting.gone(self.name)
+        return self._open(lasting.session, payload)
+
+    def _open(self, session: Session, payload: Payload | None) -> tuple[Call, Payload, Decoder]:
+        """Return the call, for which there is a place reserved."""
         number = session.number()
         try:
-            record = None
-            if self._options.logging:
-                record = records.receiver(what, session.label)
-            told = payload.provide, record
-            call = Call(session, number, self.name, self._options, self._keep, *told)
+            same = session.python.reads == this_python().reads and not session.unloadable
+            if payload is None or not (same or self._lasting):
+                payload = self._dump(session.python, session)
+            what = f"{self.name} on {session.label}"
+            mine = payload.classes, payload.modules
+            decoder = Decoder(what, *mine, self._options.trust, payload.files)
+            logs = self._options.logging
+            call = Call(
+                session,
+                number,
+                self.name,
+                self._options,
+                self._keep,
+                payload.provide,
+                self._lasting,
+                record=records.receiver(what, session.label) if logs else None,
+            )
         except BaseException:
             session.forget(number)
             raise
         return call, payload, decoder
+
+    def _begin(self, call: Call, payload: Payload) -> None:
+        place = call.session if self._lasting is None else self._lasting
+        place.begin(call, payload.parcel)
 
     def _dump(self, python: RemotePython, session: Session | None) -> Payload:
         by_value = session.unloadable if session is not None else frozenset()
@@ -240,17 +300,33 @@ class Prepared:
     def _finish(self) -> tuple[Any, Outcome]:
         while True:
             call, payload, decoder = self._start()
+            self._call = call
+            if self._cancelled:
+                self.cancel()
             try:
                 return self._run(call, payload, decoder)
-            except Unloadable as failure:
-                # Nothing of the function has run: it goes again, without the module.
-                if not call.session.keep_from(failure.names):
+            except NotRun as failure:
+                if not self._goes_again(failure, call.session):
                     raise failure.error from failure.error.__cause__
+
+    def cancel(self) -> None:
+        """Have the call killed that another thread waits for in `value` or is about to."""
+        self._cancelled = True
+        if self._call is not None:
+            self._call.kill()
+            self._call.deliver(CANCELLED, b"")
+
+    def _goes_again(self, failure: NotRun, session: Session) -> bool:
+        """Return whether a call that has not run is to be sent again, in another way."""
+        if failure.names:
+            return session.keep_from(failure.names)
+        first, self._repeated = not self._repeated, True
+        return first
 
     def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
         call.stdin.attend()
         try:
-            call.session.begin(call, payload.parcel)
+            self._begin(call, payload)
         except (KeyboardInterrupt, SystemExit) as error:
             call.abort(error)
         del payload
@@ -260,9 +336,11 @@ class Prepared:
     def _judge(self, outcome: Outcome, decoder: Decoder) -> Any:
         if isinstance(outcome.error, WatcherError):
             raise Failure(self._result(None, outcome, exited=None), outcome.error)
+        if isinstance(outcome.error, RemoteConnectionLost) and not outcome.error.begun:
+            raise NotRun(frozenset(), outcome.error)
         if outcome.error is not None:
             raise outcome.error
-        return read_answer(outcome.answer, decoder, self._host.label, self._options.modules)
+        return read_answer(outcome, decoder, self._host.label, self._options.modules)
 
     def value(self) -> Any:
         """Run the call and return its value."""
@@ -300,10 +378,20 @@ class Prepared:
 
     def _launch(self, future: RemoteFuture[Any]) -> None:
         call, payload, decoder = self._start()
-        service = call.session.service()
+        try:
+            service = call.session.service()
+        except RemoteException as error:
+            call.finish()
+            lost = isinstance(error, RemoteConnectionLost)
+            if not (lost and self._goes_again(NotRun(frozenset(), error), call.session)):
+                raise
+            self._launch(future)
+            return
         future._kill = functools.partial(service.cancel, call)
+        if self._lasting is not None:
+            future._drop = functools.partial(self._lasting.skip, call)
         service.adopt(call, functools.partial(self._resolve, future, call.session, decoder))
-        call.session.begin(call, payload.parcel)
+        self._begin(call, payload)
         if future.cancelled():
             # Between two attempts.
             future._kill()
@@ -314,8 +402,8 @@ class Prepared:
         try:
             try:
                 value = self._judge(outcome, decoder)
-            except Unloadable as failure:
-                if future.cancelled() or not session.keep_from(failure.names):
+            except NotRun as failure:
+                if future.cancelled() or not self._goes_again(failure, session):
                     raise failure.error from failure.error.__cause__
                 self._launch(future)
                 return
@@ -326,65 +414,6 @@ class Prepared:
         # It may have been cancelled meanwhile.
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             settle()
-
-
-class Unloadable(Exception):
-    """Own modules that the far side could not load, before the function ran.
-
-    ``error``: what it comes to unless the call can go without them.
-    """
-
-    def __init__(self, names: frozenset[str], error: ShippingError) -> None:
-        super().__init__(names, error)
-        self.names, self.error = names, error
-
-
-def read_answer(
-    answer: memoryview | None, decoder: Decoder, label: str, modules: tuple[str, ...] = ()
-) -> Any:
-    """Return the value that an answer's bytes hold, or raise what they say was raised."""
-    letter = bytes(answer[:1]) if answer is not None else b""
-    data = answer[1:] if answer is not None else memoryview(b"")
-    if letter == b"V":
-        return decoder.value(data)
-    if letter == b"R":
-        raise refusal(decoder, plain(data))
-    if letter == b"E":
-        raise with_remedy(raised.rebuild(raised.records(data), decoder, label), label, modules)
-    if letter == b"M" and len(data) >= 2:
-        size = 2 + int.from_bytes(data[:2], "big")
-        names = frozenset(bytes(data[2:size]).decode("utf-8", "replace").split("\0"))
-        raise Unloadable(decoder.own(names), not_loaded(data[size:], decoder, label, modules))
-    if letter == b"L":
-        raise not_loaded(data, decoder, label, modules)
-    raise ResultError(f"{decoder.what} answered with what is not an answer.")
-
-
-def not_loaded(
-    data: memoryview, decoder: Decoder, label: str, modules: tuple[str, ...]
-) -> ShippingError:
-    """Return the error for a call that was sent but could not be loaded there."""
-    found = raised.records(data)
-    cause = with_remedy(raised.rebuild(found, decoder, label), label, modules)
-    why = f"{found[0].type_name}: {found[0].text}"
-    if isinstance(cause, ModuleNotFoundError):
-        why = str(cause)
-    error = ShippingError(
-        f"{decoder.what} was sent, but not loaded there: {why.rstrip('.')}. "
-        "What the function uses must be importable by that interpreter."
-    )
-    error.__cause__ = cause
-    return error
-
-
-def with_remedy(error: BaseException, label: str, modules: tuple[str, ...]) -> BaseException:
-    """Return the exception; where an import failed there, it says where, and what to do."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        plain_text = f"No module named {error.name!r}"
-        if str(error) in (plain_text, f"{plain_text}; {error.name!r} is not a package"):
-            error.msg = explain_missing(error.name, modules_of(modules), label)
-            error.args = (error.msg,)
-    return error
 
 
 __all__ = ["Interpreter", "RemoteFuture", "Result"]

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from paramiko import Channel, SSHException
 
+from fabremote.agent import wire
 from fabremote.bootstrap import COMMAND
+from fabremote.packets import Packets
 
 CHUNK = 1 << 18
 # How long data may still come after the agent's exit status, in seconds.
 LAST_DATA = 0.2
+# How much of a command's stderr is kept for messages, in bytes.
+KEPT_ERRORS = 1 << 14
+# How long saying that a channel is closed may take, in seconds.
+SAYING = 5.0
 
 
 class Link(Protocol):
-    """A byte stream both ways to a started command, whose stdout and stderr come as one."""
+    """A byte stream both ways to a started command."""
 
-    def send(self, data: bytes) -> None:
+    # How many bytes are best sent at once.
+    unit: int
+
+    def send(self, data: bytes | memoryview) -> None:
         """Send all of ``data``; raise OSError if the far side is gone."""
+
+    def ready(self, size: int) -> bool:
+        """Return whether so many bytes can be sent without waiting for the far side to read."""
 
     def receive(self) -> bytes:
         """Return what has come, waiting for it; b"" at the end."""
@@ -34,11 +48,17 @@ class Link(Protocol):
     def status(self, timeout: float) -> int | None:
         """Return the command's exit status, or None if it is not known after ``timeout`` s."""
 
+    def errors(self) -> bytes:
+        """Return the last of what the command printed to stderr, where that comes apart."""
+
     def settle(self) -> None:
         """From now on expect nothing but frames."""
 
     def close(self) -> None:
         """Close at once; `receive` then returns b"" in whatever thread it waits."""
+
+    def abandon(self, seconds: float) -> None:
+        """Close it, and what it runs over if nothing was heard there either for so long."""
 
 
 class ChannelLink:
@@ -46,15 +66,27 @@ class ChannelLink:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        channel.set_combine_stderr(True)
+        channel.in_buffer = Packets()
         channel.exec_command(COMMAND)
+        self._errors = b""
+        # Apart from the start: between the hello and the frames it would come amid them.
+        self._drain = threading.Thread(
+            target=self._drain_stderr, name="fabremote-link", daemon=True
+        )
+        self._drain.start()
+        # Whole packets, of which paramiko keeps some bytes for itself.
+        packet = channel.out_max_packet_size - 64
+        self.unit = max(1, wire.MAX_DATA // packet) * packet
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         # sendall() re-slices bytes at every packet; a memoryview costs nothing.
         try:
             self._channel.sendall(memoryview(data))  # type: ignore[arg-type]
         except EOFError as error:  # which is what paramiko makes of a broken connection
             raise ConnectionResetError("the SSH connection is broken") from error
+
+    def ready(self, size: int) -> bool:
+        return self._channel.out_window_size >= size
 
     def receive(self) -> bytes:
         try:
@@ -63,8 +95,7 @@ class ChannelLink:
             return b""
 
     def finish(self) -> None:
-        with contextlib.suppress(OSError, EOFError, SSHException):
-            self._channel.shutdown_write()
+        self._say(self._channel.shutdown_write)
 
     def status(self, timeout: float) -> int | None:
         if not self._channel.status_event.wait(timeout):
@@ -73,15 +104,17 @@ class ChannelLink:
         return None if status < 0 else status
 
     def settle(self) -> None:
-        self._channel.set_combine_stderr(False)
-        for work in (self._drain_stderr, self._await_exit):
-            threading.Thread(target=work, name="fabremote-link", daemon=True).start()
+        threading.Thread(target=self._await_exit, name="fabremote-link", daemon=True).start()
+
+    def errors(self) -> bytes:
+        self._drain.join(LAST_DATA)
+        return self._errors
 
     def _drain_stderr(self) -> None:
         # What a login shell's leftovers print would else use up the window.
         with contextlib.suppress(OSError):
-            while self._channel.recv_stderr(CHUNK):
-                pass
+            while data := self._channel.recv_stderr(CHUNK):
+                self._errors = (self._errors + data)[-KEPT_ERRORS:]
 
     def _await_exit(self) -> None:
         # Whatever else holds the session's streams, without its agent it is of no use.
@@ -90,12 +123,35 @@ class ChannelLink:
         self._channel.close()
 
     def close(self) -> None:
-        with contextlib.suppress(EOFError):
-            self._channel.close()
+        if not self._channel.closed:
+            self._say(self._channel.close)
+
+    def _say(self, what: Callable[[], object]) -> None:
+        """Tell sshd something; end the connection if it takes nothing any more."""
+
+        def say() -> None:
+            with contextlib.suppress(OSError, EOFError, SSHException):
+                what()
+
+        saying = threading.Thread(target=say, name="fabremote-link", daemon=True)
+        saying.start()
+        saying.join(SAYING)
+        if saying.is_alive():
+            self._channel.get_transport().close()
+
+    def abandon(self, seconds: float) -> None:
+        transport = self._channel.get_transport()
+        # Unknown of a socket that is not ours.
+        heard = getattr(transport.sock, "heard", 0.0)
+        if time.monotonic() - heard >= seconds:
+            transport.close()
+        self.close()
 
 
 class ProcessLink:
     """A process on this machine, for a plain Invoke context."""
+
+    unit = wire.MAX_DATA
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
@@ -109,13 +165,19 @@ class ProcessLink:
         )
         self._lock = threading.Lock()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         stdin = self._process.stdin
         if stdin is None or stdin.closed:
             raise BrokenPipeError("the local interpreter is closed")
         while view:
             view = view[os.write(stdin.fileno(), view) :]
+
+    def ready(self, size: int) -> bool:
+        stdin = self._process.stdin
+        if size > select.PIPE_BUF or stdin is None or stdin.closed:
+            return False
+        return bool(select.select([], [stdin], [], 0)[1])
 
     def receive(self) -> bytes:
         stdout = self._process.stdout
@@ -135,6 +197,9 @@ class ProcessLink:
         except subprocess.TimeoutExpired:
             return None
 
+    def errors(self) -> bytes:
+        return b""
+
     def settle(self) -> None:
         pass
 
@@ -146,6 +211,9 @@ class ProcessLink:
             # It leads a session of its own; what it started may hold its stdout.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def abandon(self, seconds: float) -> None:
+        self.close()
 
     def release(self) -> None:
         """Close what `receive` reads from, once nobody reads any more."""

@@ -6,8 +6,10 @@ Raises TypeError or ValueError that names the option and its value.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from types import ModuleType
@@ -86,6 +88,45 @@ def inside(context: Context) -> str | None:
     return path or None
 
 
+def sudo(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether sudo is asked for, and if so its user, password and prompt."""
+    wanted = given.get("sudo") or False
+    if not isinstance(wanted, (bool, str)):
+        raise TypeError(f"sudo={wanted!r} must be True, False or a user's name.")
+    if not wanted:
+        for name in ("user", "password"):
+            if given.get(name) is not None:
+                raise TypeError(f"{name}= is sudo's, and needs sudo=True. {_WITHOUT_SUDO[name]}")
+        return {}
+    named = wanted if isinstance(wanted, str) else None
+    user = given.get("user")
+    if None not in (user, named) and user != named:
+        raise ValueError(f"sudo={named!r} and user={user!r} contradict each other: give one.")
+    user = _user(user or named or config.get("user"))
+    password = given.get("password")
+    password = config.get("password") if password is None else password
+    if password is not None and (
+        not isinstance(password, str) or "\n" in password or "\0" in password
+    ):
+        raise TypeError("password= must be a str of one line, without NUL, or None.")
+    prompt = str(config.get("prompt") or "")
+    return {"sudo": True, "user": user, "password": password, "prompt": prompt}
+
+
+_WITHOUT_SUDO = {
+    "user": "Without sudo the function runs as the user who logs in: connect as another one.",
+    "password": "The login's is the connection's: connect_kwargs={'password': ...}.",
+}
+
+
+def _user(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[^\s\0-][^\s\0]*", value):
+        raise ValueError(f"user={value!r} must be the name of a user, or '#' and a number.")
+    return value
+
+
 def seconds(name: str, value: Any) -> float | None:
     if value is None:
         return None
@@ -94,9 +135,46 @@ def seconds(name: str, value: Any) -> float | None:
     return min(float(value), LONGEST)
 
 
+def heartbeat(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"heartbeat={value!r} must be a number of seconds, or 0 for none.")
+    return min(float(value), LONGEST)
+
+
 def size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f"max_result={value!r} must be a number of bytes above 0.")
+    return value
+
+
+def count(name: str, value: Any) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)  # a variable's text
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number above 0.")
+    return value
+
+
+def compress(value: Any) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"compress={value!r} must be True, False or None.")
+    return bool(value)
+
+
+def progress(value: Any) -> Any:
+    if value is None or value is False:
+        return None
+    if value is not True and not callable(value):
+        raise TypeError(
+            f"progress={value!r} must be True or a function of a direction, the bytes so far, and "
+            "how many there are, such as print."
+        )
+    if value is True and importlib.util.find_spec("rich") is None:
+        raise ModuleNotFoundError(
+            "progress=True needs the package rich, which isn't installed here. Install it with "
+            "pip install 'fabremote[rich]', or give progress= a function of your own.",
+            name="rich",
+        )
     return value
 
 

@@ -24,6 +24,9 @@ Trust = bool | Sequence[type]
 # Requirements, or the path of a requirements file or script.
 Requires = Sequence[str] | str | os.PathLike[str] | None
 Wheels = Literal["local"] | None
+# Called with "up" or "down", the bytes that have gone or come, and how many there are.
+Report = Callable[[str, int, int], object]
+Progress = bool | Report | None
 T = TypeVar("T")
 
 
@@ -34,6 +37,9 @@ class PythonOptions(TypedDict, total=False):
     py_options: str
     env: Mapping[str, str]
     cwd: str | os.PathLike[str] | None
+    sudo: bool | str | None
+    user: str | None
+    password: str | None
     timeout: float | None
     hide: Hide
     echo: bool
@@ -52,6 +58,8 @@ class PythonOptions(TypedDict, total=False):
     wheels: Wheels
     cache_dir: str | os.PathLike[str] | None
     build_timeout: float
+    compress: bool | None
+    progress: Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +73,11 @@ class Options:
     ``env``: variables added to the function's environment [``run.env``].
     ``cwd``: its working directory; ``~`` is the remote user's home [``with
     conn.cd(...)``].
+    ``sudo``: True runs the function under sudo, as root or as ``user``; a
+    user's name does the same for that user.
+    ``user``: whom it runs as, with ``sudo`` [``sudo.user``].
+    ``password``: what sudo is given if it asks; if None, it is asked for once on
+    the terminal [``sudo.password``].
     ``timeout``: seconds until the call is killed [``timeouts.command``].
     ``hide``, ``echo``, ``out_stream``, ``err_stream``, ``watchers``,
     ``encoding``: as for ``Connection.run`` [``run.*``]; ``encoding`` is UTF-8
@@ -84,8 +97,10 @@ class Options:
     that module and those below it from being sent: they are imported there, so
     they must be installed there [``remotely.modules``].
     ``trust``: classes, besides your own and the standard ones, whose objects may
-    be rebuilt from a result by their own code; True unpickles whatever the host
-    sends, **which lets the host run code here** [``remotely.trust``].
+    be rebuilt from a result by their own code, each exactly this class; True, for
+    this interpreter's calls, unpickles whatever the host sends by name, **which
+    lets the host, and whoever broke into it, run any code here with your rights**
+    [``remotely.trust``].
     ``max_result``: the most bytes a result may have [``remotely.max_result``].
     ``start_timeout``: seconds an interpreter may take to start
     [``remotely.start_timeout``].
@@ -100,12 +115,24 @@ class Options:
     ``fabremote`` in the user's cache folder [``remotely.cache_dir``].
     ``build_timeout``: seconds that making an environment may take, which don't
     count for ``timeout`` [``remotely.build_timeout``].
+    ``heartbeat``: seconds between signs of life of both sides, 0 for none; after
+    three without one, the link is given up [``remotely.heartbeat`` only].
+    ``compress``: whether arguments and results are compressed on their way, as
+    long as that makes them smaller [``remotely.compress``].
+    ``progress``: a function that is called as arguments go up and a result comes
+    down, with ``"up"`` or ``"down"``, the number of bytes so far, and of all; or
+    True for a bar on a terminal's stderr, for what takes more than two seconds,
+    drawn by the package ``rich`` [``remotely.progress``].
     """
 
     python: str | None = None
     py_options: str = ""
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cwd: str | None = None
+    sudo: bool = False
+    user: str | None = None
+    password: str | None = dataclasses.field(default=None, repr=False)
+    prompt: str = ""
     timeout: float | None = None
     hide: tuple[str, ...] = ()
     echo: bool = False
@@ -126,6 +153,9 @@ class Options:
     wheels: str | None = None
     cache_dir: str | None = None
     build_timeout: float = 1800
+    heartbeat: float = 15
+    compress: bool = False
+    progress: Report | Literal[True] | None = None
     prefixes: tuple[str, ...] = ()
 
 
@@ -144,18 +174,14 @@ _RUN_KEYS = (
 _ELSEWHERE = {
     "warn": "a call gives a value or raises, so there is nothing to warn about. Catch the "
     "exception instead",
-    "sudo": "use python='sudo -n python3' for calls, or c.sudo(...) for a command",
-    "user": "the user is the connection's: connect as another, or use python='sudo -n -u NAME "
-    "python3'",
-    "password": "it is the connection's. For what asks during a call there are watchers=",
     "shell": "a call goes through no shell. Name the interpreter with python=",
     "dry": "it is the configuration's run.dry",
     "asynchronous": "use submit(), which returns a Future",
     "disown": "use submit(); what shall outlive the connection must be a daemon of its own",
-    "progress": "print it in the function: output is shown as it comes",
     "replace_env": "a call's env= is added to the host's. Unset variables in the function",
     "echo_stdin": "what in_stream= gives isn't echoed",
     "fallback": "with pty=True a call has a terminal, or fails saying why there is none",
+    "heartbeat": "it is the configuration's remotely.heartbeat",
     "echo_format": "it is the configuration's run.echo_format",
 }
 
@@ -219,8 +245,50 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         cache_dir=read("cache_dir", check.cache_dir),
         build_timeout=read("build_timeout", lambda value: check.seconds("build_timeout", value))
         or check.LONGEST,
+        heartbeat=read("heartbeat", check.heartbeat),
+        compress=read("compress", check.compress),
+        progress=read("progress", check.progress),
         prefixes=tuple(context.command_prefixes),
+        **check.sudo(given, config.get("sudo", {})),
     )
+
+
+class Bound:
+    """Options given once, and what they come to with a context's configuration.
+
+    That is worked out again only when the configuration has changed since: it
+    takes as long as all else that a small call does on this side.
+    """
+
+    def __init__(self, context: Context, given: Mapping[str, Any]) -> None:
+        self._context = context
+        self.given = dict(given)
+        self._seen: tuple[Any, ...] | None = None
+        self._options: Options | None = None
+
+    def options(self) -> Options:
+        """Return the options in force; raise what `resolve` raises."""
+        seen = _state(self._context)
+        if self._options is None or seen != self._seen:
+            self._options = resolve(self._context, self.given)
+            self._seen = _copied(_state(self._context))
+        return self._options
+
+
+def _state(context: Context) -> tuple[Any, ...]:
+    """Return what a context's part of the options depends on."""
+    trees = map(context.config.get, ("run", "timeouts", "remotely"))
+    places = tuple(context.command_cwds), tuple(context.command_prefixes)
+    return (*trees, *places, check.call_env(context))
+
+
+def _copied(value: Any) -> Any:
+    """Return the same with copies of its containers, which may be changed in place."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_copied, value))
+    return value
 
 
 @contextlib.contextmanager
@@ -237,4 +305,4 @@ def _naming(name: str, given: Mapping[str, Any]) -> Iterator[None]:
         raise kind(f"The configuration's {tree}.{key}: {error}") from None
 
 
-__all__ = ["REMOTELY_DEFAULTS", "Options", "PythonOptions", "check_names", "resolve"]
+__all__ = ["REMOTELY_DEFAULTS", "Bound", "Options", "PythonOptions", "check_names", "resolve"]

@@ -9,6 +9,8 @@ _PASSWORD = re.compile(r"(?<=//)[^/\s:]*:[^/\s]*@|(?<=http://|ttps://)[^/\s]*@")
 
 def printable(text: str) -> str:
     """Return a host's text for a message, its control characters shown, not obeyed."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char in "\n\t" or (char.isprintable() and char != "\x7f") else _escaped(char)
         for char in text

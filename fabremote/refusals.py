@@ -93,10 +93,22 @@ def _advice(connection: Any, error: BaseException) -> str:
         )
     text = str(error).lower()
     if "banner" in text or "no existing session" in text or isinstance(error, EOFError):
-        return f"What answers on port {port} is no SSH server, or refuses us: check the port."
+        return _advice_on_greeting(connection)
     if isinstance(error, SSHException):
         return f"`ssh -v -p {port} {user}@{host}` may tell more."
     return f"Check that {host} can be reached from here."
+
+
+def _advice_on_greeting(connection: Any) -> str:
+    sock = vars(connection).get("_fabremote_socket")
+    said = getattr(sock, "greeting", b"")
+    if said.startswith(sockets.BUSY):
+        return (
+            f"sshd on {connection.host} said {said.decode('ascii', 'replace').strip()!r}: have "
+            "fewer connections log in at once, or raise MaxStartups in its sshd_config."
+        )
+    port = connection.port
+    return f"What answers on port {port} is no SSH server, or refuses us: check the port."
 
 
 def _is_login(error: BaseException) -> bool:

@@ -16,33 +16,40 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
-from fabremote.calls import LAST_WORD, LOST, Call
-from fabremote.exceptions import (
-    RemoteCancelled,
-    RemoteConnectionLost,
-    RemoteException,
-)
+from fabremote.calls import LAST_WORD, LOST, UNBEGUN, Call
+from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteException
+from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
 from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
 
+Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
+
 # Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
 IN_FLIGHT = 128
 # How long `close` waits for the agent to have killed what still ran, in seconds.
 CLOSING = 3.0
+# How much of what a failed agent says an error quotes, in bytes: the end.
+CRASH = 4000
+
+
+class _Crashed(Exception):
+    """The agent says that it has failed, and has told all."""
 
 
 class Session:
     """An agent and the calls that run through it; safe to use from several threads."""
 
-    def __init__(self, link: Link, label: str, python: RemotePython, rest: bytes) -> None:
+    def __init__(
+        self, link: Link, label: str, python: RemotePython, rest: bytes, heartbeat: float = 0.0
+    ) -> None:
         self.label = label
         self.python = python
         self._link = link
@@ -54,18 +61,24 @@ class Session:
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._places = threading.Condition()
-        self._taken = 0
+        self._taken = self._waiting = 0
+        # When the last call ended, on the monotonic clock.
+        self.rested = time.monotonic()
         self._numbers = itertools.count(1)
         self._lost: str | None = None
+        # Whether the agent has told, as it failed, of each call that had begun.
+        self._told = False
         self._closed = False
         self._broken = False
         self._service: Service | None = None
         # What the link runs over; a session isn't used over another.
         self.carrier: object = None
         self._decoder = wire.Decoder()
+        self._pulse = Pulse(heartbeat, self.post, self._give_up)
         self._reader = threading.Thread(
             target=self._read, args=(rest,), name=f"fabremote-reader-{label}", daemon=True
         )
+        self._pulse.start()
         self._reader.start()
 
     @property
@@ -82,8 +95,8 @@ class Session:
             if alive:
                 self._calls[call.number] = call
         if not alive:
-            call.finish()
-            raise self.loss(call.name)
+            call.deliver(UNBEGUN, b"")
+            return
         try:
             with self._watched(call, parcel):
                 self._send_call(call, parcel)
@@ -94,13 +107,28 @@ class Session:
         except BaseException as error:
             call.abort(error)
 
-    def reserve(self) -> None:
-        """Wait for one of the places that an agent has for calls; `forget` gives it back."""
+    def reserve(self) -> bool:
+        """Wait for one of the places that an agent has for calls; `forget` gives it back.
+
+        Returns False, with no place taken, if the agent is one that has ended or was retired.
+        """
         # A callback of a finished call must not wait for others that it keeps from ending.
         wait = not threading.current_thread().name.startswith("fabremote-service")
         with self._places:
+            self._waiting += 1
             self._places.wait_for(lambda: not wait or self._taken < IN_FLIGHT or not self.alive)
+            self._waiting -= 1
+            if not self.alive:
+                return False
             self._taken += 1
+            return True
+
+    def retire(self) -> bool:
+        """Take no more calls, if there are none; return whether it is so."""
+        with self._places:
+            if not self._taken and not self._waiting:
+                self._broken = True
+            return self._broken
 
     def keep_from(self, modules: frozenset[str]) -> bool:
         """Note modules that can't be loaded there; return whether that is news."""
@@ -114,21 +142,41 @@ class Session:
         return next(self._numbers)
 
     def _send_call(self, call: Call, parcel: Parcel) -> None:
-        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.stdin.stays_open))
-        if parcel.pty:
+        opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.flags, call.inside))
+        if call.flags & wire.HAS_PTY:
             opening += wire.frame(wire.RESIZE, call.number, terminals.size())
-        pieces = parcel.pieces
-        if len(pieces) == 1 and len(pieces[0]) <= wire.MAX_DATA:
+        pieces, size = parcel.pieces, parcel.size
+        if len(pieces) == 1 and size <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
         self._send_opening(opening, parcel, call.deadline)
-        for part in pieces:
-            view = memoryview(part).cast("B")
-            for start in range(0, len(view), wire.MAX_DATA):
+        pack = wire.Packer().pack if call.flags & wire.PACKS else None
+        sent = 0
+        for piece in pieces:
+            for part in self._cut(piece):
                 if call.done:
                     return
-                piece = bytes(view[start : start + wire.MAX_DATA])
-                self.send(wire.frame(wire.DATA, call.number, piece))
+                self._send_part(call.number, part, pack)
+                sent += len(part)
+                call.report("up", sent, size)
+        if not pieces:
+            call.report("up", size, size)
+
+    def _cut(self, piece: bytes | memoryview) -> Iterator[memoryview]:
+        """Yield a piece of a payload in parts that fill the link's packets, each in a frame."""
+        view = memoryview(piece)
+        step = min(self._link.unit - wire.HEADER.size, wire.MAX_DATA)
+        for start in range(0, len(view), step):
+            yield view[start : start + step]
+
+    def _send_part(self, number: int, part: memoryview, pack: Pack | None) -> None:
+        kind, data = (wire.DATA, part) if pack is None else pack(wire.DATA, part)
+        size = wire.HEADER.size
+        # The one copy of the payload that is made.
+        frame = bytearray(size + len(data))
+        wire.HEADER.pack_into(frame, 0, kind, number, len(data))
+        frame[size:] = data
+        self.send(memoryview(frame))
 
     @contextlib.contextmanager
     def _watched(self, call: Call, parcel: Parcel) -> Iterator[None]:
@@ -136,7 +184,13 @@ class Session:
         if call.deadline is None or len(parcel.pieces) == 1:
             yield
             return
-        rest = call.deadline - time.monotonic() + LAST_WORD
+        with self._limited(call.deadline):
+            yield
+
+    @contextlib.contextmanager
+    def _limited(self, deadline: float) -> Iterator[None]:
+        """Give the link up if what is sent meanwhile hasn't gone soon after the deadline."""
+        rest = deadline - time.monotonic() + LAST_WORD
         timer = threading.Timer(max(0.0, rest), self._break)
         timer.daemon = True
         timer.start()
@@ -157,7 +211,15 @@ class Session:
         with self._turn(deadline):
             # Should it fail, what was counted as sent may not have gone.
             frames = [*self._store.sending(blobs, extras), opening, self._store.dropping()]
-            self._link.send(b"".join(frames))
+            self._put(b"".join(frames), deadline)
+
+    def _put(self, data: bytes | memoryview, deadline: float | None) -> None:
+        """Put whole frames on the link, whose turn it is; not for longer than the deadline."""
+        if deadline is None or self._link.ready(len(data)):
+            self._link.send(data)
+            return
+        with self._limited(deadline):
+            self._link.send(data)
 
     @contextlib.contextmanager
     def _turn(self, deadline: float | None) -> Iterator[None]:
@@ -180,10 +242,10 @@ class Session:
         self._broken = True
         self._link.close()
 
-    def send(self, data: bytes, deadline: float | None = None) -> None:
+    def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
         with self._turn(deadline):
-            self._link.send(data)
+            self._put(data, deadline)
 
     def post(self, data: bytes) -> None:
         """Send whole frames soon, without waiting for it."""
@@ -201,16 +263,25 @@ class Session:
             self._calls.pop(number, None)
         with self._places:
             self._taken -= 1
+            self.rested = time.monotonic()
             self._places.notify()
 
-    def loss(self, name: str) -> RemoteException:
-        """Return the error for a call that the end of this session ended."""
+    def loss(self, name: str, begun: bool = True) -> RemoteException:
+        """Return the error for a call that the end of this session ended.
+
+        ``begun``: whether anything of it may have run.
+        """
         if self._closed:
             return RemoteCancelled(
                 f"{name} was ended: the connection to {self.label} was closed from this side."
             )
+        reason = self._lost or "it is closed"
+        if not begun:
+            return RemoteConnectionLost(
+                f"The link to {self.label} broke before {name} had begun there: {reason}.", False
+            )
         return RemoteConnectionLost(
-            f"The link to {self.label} broke during {name}: {self._lost or 'it is closed'}. "
+            f"The link to {self.label} broke during {name}: {reason}. "
             "Whether the call ran to its end is not known."
         )
 
@@ -218,10 +289,15 @@ class Session:
         """Return the service in whose threads submitted calls handle their frames."""
         with self._lock:
             if not self.alive:
-                raise self.loss("the call")
+                raise self.loss("the call", begun=False)
             if self._service is None:
                 self._service = Service(self.label)
             return self._service
+
+    def _give_up(self, seconds: float) -> None:
+        with self._lock:
+            self._lost = self._lost or f"nothing was heard from it for {seconds:g} seconds"
+        self._link.abandon(seconds)
 
     # The reader thread
 
@@ -229,22 +305,38 @@ class Session:
         reason = "the far side ended it"
         try:
             while True:
-                for kind, number, piece in self._decoder.feed(data):
-                    if kind == wire.CRASH:
-                        reason = "its agent failed: " + printable(
-                            bytes(piece).decode("utf-8", "replace")
-                        )
-                    call = self._calls.get(number)
-                    if call is not None:
-                        call.admit(kind, piece)
+                self._take(data)
                 data = self._link.receive()
+                self._pulse.heard = True
                 if not data:
                     break
+        except _Crashed:
+            reason = "its agent failed"
         except wire.ProtocolError as error:
             reason = f"it sent what is not the agent's protocol ({error})"
+        except Exception as error:
+            # Whatever it is, the calls must not wait for a reader that is gone.
+            reason = f"reading it failed here: {printable(repr(error))}"
         self._end(reason)
 
+    def _take(self, data: bytes) -> None:
+        """Hand the frames that are complete now to their calls."""
+        for kind, number, piece in self._decoder.feed(data):
+            if kind == wire.CRASH and number == 0:
+                self._crashed(bytes(piece[-CRASH:]))
+            call = self._calls.get(number)
+            if call is not None:
+                call.admit(kind, piece)
+
+    def _crashed(self, text: bytes) -> None:
+        """The agent says why it ends; without a text, that it has told of all calls it had."""
+        if not text:
+            self._told = True
+            raise _Crashed
+        self._lost = "its agent failed: " + printable(text.decode("utf-8", "replace"))
+
     def _end(self, reason: str) -> None:
+        self._pulse.stop()
         with self._lock:
             self._lost = self._lost or reason
             calls = list(self._calls.values())
@@ -254,7 +346,7 @@ class Session:
         with self._places:
             self._places.notify_all()
         for call in calls:
-            call.deliver(LOST, b"")
+            call.deliver(UNBEGUN if self._told else LOST, b"")
         if self._service is not None:
             self._service.stop()
 
@@ -264,6 +356,7 @@ class Session:
             if self._closed:
                 return
             self._closed = True
+        self._pulse.stop()
         self._outbox.close()
         self._outbox.join(CLOSING)
         self._link.finish()

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fabremote.options import Options
+from paramiko import Channel, ChannelException, SSHException
+
+from fabremote.options import Bound, Options
 from fabremote.session import Session
+
+# Between attempts to begin a session that sshd refuses, at first and at most, in seconds.
+PAUSE, LONGEST_PAUSE = 0.02, 0.5
+# How long sshd may take to count one less, once none is open here any more, in seconds.
+COUNTING = 2.0
 
 
 class Sessions:
@@ -21,6 +30,10 @@ class Sessions:
         self._environments: dict[tuple[Any, ...], str] = {}
         self._live: dict[tuple[Any, ...], Session] = {}
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
+        # The connection's sessions: agents, Fabric's commands, SFTP.
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        # The options where none are given, by the class of the context.
+        self.defaults: dict[type, Bound] = {}
 
     def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
         """Return the session for these options over ``carrier``, by ``make`` if there is none."""
@@ -47,6 +60,44 @@ class Sessions:
         """Note the interpreter of the environment that these options require."""
         self._environments[_environment_key(options)] = python
 
+    def in_turn(self, begin: Callable[[], Any], limit: float) -> Any:
+        """Begin a session by ``begin``, which returns a channel or has one.
+
+        Where sshd refuses it, an idle agent is ended for it, or one that ends is
+        waited for, ``limit`` seconds. Raises what sshd's refusal raises after that.
+        """
+        began = seen = time.monotonic()
+        pause = PAUSE
+        while True:
+            try:
+                made = begin()
+            except SSHException as error:
+                if not is_refusal(error):
+                    raise
+                now = time.monotonic()
+                with self.lock:
+                    seen = now if any(not one.closed for one in self._channels) else seen
+                if now - began >= limit or now - seen >= COUNTING:
+                    raise
+            else:
+                with self.lock:
+                    self._channels.add(made if isinstance(made, Channel) else made.get_channel())
+                return made
+            if not self._evict():
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _evict(self) -> bool:
+        """End the agent that has had no call for longest; return whether there was one."""
+        with self.lock:
+            idle = sorted(self._live.items(), key=lambda item: item[1].rested)
+            found = next((key for key, session in idle if session.retire()), None)
+            session = None if found is None else self._live.pop(found)
+        if session is None:
+            return False
+        session.close()
+        return True
+
     def _find(self, key: tuple[Any, ...], carrier: Any) -> Session | None:
         session = self._live.get(key)
         alive = session is not None and session.alive and session.carrier is carrier
@@ -60,14 +111,21 @@ class Sessions:
             session.close()
 
 
+def is_refusal(error: Exception) -> bool:
+    """Return whether sshd refused a session, as it does beyond MaxSessions."""
+    # paramiko tells one thread why; of two that were refused at once, the other hears this.
+    return isinstance(error, ChannelException) or str(error) == "Unable to open channel."
+
+
 def _key(options: Options, python: str | None) -> tuple[Any, ...]:
     """Return what an agent is started with: calls that agree in it share one."""
-    return python, options.py_options, options.prefixes
+    return python, options.py_options, options.prefixes, options.sudo, options.user
 
 
 def _environment_key(options: Options) -> tuple[Any, ...]:
     """Return what an environment's interpreter depends on, for one connection."""
-    return options.python, options.prefixes, options.requires, options.cache_dir
+    base = options.python, options.prefixes, options.sudo, options.user
+    return *base, options.requires, options.cache_dir
 
 
 def sessions_of(context: Any) -> Sessions:
@@ -77,4 +135,13 @@ def sessions_of(context: Any) -> Sessions:
     return found or vars(context).setdefault("_fabremote_sessions", Sessions())
 
 
-__all__ = ["Sessions", "sessions_of"]
+def bound(context: Any, given: Mapping[str, Any]) -> Bound:
+    """Return options bound for a context; what its configuration comes to is kept with it."""
+    if given:
+        return Bound(context, given)
+    # Two objects of different classes may share a context's state.
+    kept = sessions_of(context).defaults
+    return kept.get(type(context)) or kept.setdefault(type(context), Bound(context, {}))
+
+
+__all__ = ["Sessions", "bound", "is_refusal", "sessions_of"]

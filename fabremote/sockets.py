@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import fcntl
 import os
+import random
 import socket
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from paramiko import Channel, Transport
+from paramiko import Channel, SSHException, Transport
 
 # Linux's request for an interface's IPv4 address; the answer has it at this offset.
 SIOCGIFADDR = 0x8915
@@ -27,6 +28,14 @@ _IFREQ_ADDRESS = slice(20, 24)
 PAUSE = 1.0
 PROXY_PATIENCE = 1.0
 PROXY_GRACE = 0.2  # seconds for one to end that has closed its side
+# Connections that sshd turns away are tried again: seconds in all, and until the first.
+PERSISTENCE = 10.0
+BLIND_PERSISTENCE = 3.0  # where what sshd said is not known
+FIRST_PAUSE = 0.05
+# What sshd says then, and how much of a greeting is kept.
+BANNER = "protocol banner"  # in what paramiko says where none comes
+BUSY = (b"Exceeded MaxStartups", b"Not allowed at this time")
+GREETING = 64
 FAMILY_NAMES: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
 
 
@@ -44,16 +53,21 @@ class PromptSocket(socket.socket):
     sshd leaves Nagle's algorithm on until a session starts, and waits for our
     delayed acknowledgement before it sends the rest: some 40 ms each time.
     ``prompt`` is switched off once the first session is open. ``heard`` is when
-    the last bytes came, on the monotonic clock.
+    the last bytes came, on the monotonic clock; ``greeting`` what the first of
+    them were. ``aborted``: whether this side gave it up.
     """
 
     prompt = True
     heard = 0.0
+    greeting = b""
+    aborted = False
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         data = super().recv(size, flags)
         self.heard = time.monotonic()
         if self.prompt:
+            if len(self.greeting) < GREETING:
+                self.greeting += data[:GREETING]
             _acknowledge(self)
         return data
 
@@ -121,8 +135,47 @@ def noting(note: Callable[[socket.socket], None]) -> Iterator[None]:
 
 def abort(sock: socket.socket) -> None:
     """End a socket's connecting or its connection, whatever thread waits for it."""
+    if isinstance(sock, PromptSocket):
+        sock.aborted = True
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
+
+
+def turned_away(sock: Any, error: BaseException) -> bool:
+    """Return whether sshd closed a new connection because it has too many that log in.
+
+    That is MaxStartups; it says so in plain text, or nothing at all. What was
+    said is known of our own sockets only.
+    """
+    ended = isinstance(error.__context__, (EOFError, ConnectionError)) and BANNER in str(error)
+    if not isinstance(sock, PromptSocket):
+        return ended
+    known = not sock.greeting or sock.greeting.startswith(BUSY)
+    return ended and known and not sock.aborted
+
+
+def persist(
+    attempt: Callable[[], Any], limit: float | None, sock: Callable[[], Any] = lambda: None
+) -> Any:
+    """Connect by ``attempt``; if sshd turns it away, again, for some seconds at most.
+
+    Nothing has been sent by then but a greeting. ``limit``: seconds that
+    connecting may take, if less than usual. ``sock`` returns the attempt's socket.
+    """
+    begun, pause = time.monotonic(), FIRST_PAUSE
+    while True:
+        try:
+            return attempt()
+        except (OSError, SSHException, EOFError) as error:
+            # At different times, as those who come at once are turned away at once.
+            pause *= random.uniform(1.5, 2.5)
+            usual = BLIND_PERSISTENCE if sock() is None else PERSISTENCE
+            deadline = begun + min(limit or usual, usual)
+            if not turned_away(sock(), error) or time.monotonic() + pause > deadline:
+                raise
+            time.sleep(pause)
+            if getattr(sock(), "aborted", False):
+                raise
 
 
 def _acknowledge(sock: socket.socket) -> None:

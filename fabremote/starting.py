@@ -6,8 +6,9 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from fabremote.bootstrap import FLOOR, RemotePython, Start
+from fabremote.bootstrap import FLOOR, STRAYED, RemotePython, Start
 from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
+from fabremote.heartbeat import beat
 from fabremote.links import Link, release
 from fabremote.options import Options
 from fabremote.printing import printable
@@ -32,7 +33,7 @@ def start(
     while True:
         attempt = Start(options.python, options.py_options, list(options.prefixes), tried)
         link = open_link()
-        greeting = Greeting(link, attempt, options.start_timeout)
+        greeting = Greeting(link, attempt, options)
         try:
             session = greeting.wait(label)
             if session is not None:
@@ -42,8 +43,11 @@ def start(
             if greeting.late and pid is not None:
                 kill(pid)
             if status is None and not greeting.late and greeting.python is None:
+                noise = greeting.noise()
+                said = f" It said: {noise.rstrip('.')}." if noise else ""
                 raise RemoteConnectionLost(
-                    f"The link to {label} broke before an interpreter had started there."
+                    f"The link to {label} ended before an interpreter had started there.{said}",
+                    begun=False,
                 )
         except BaseException:
             link.close()
@@ -67,20 +71,23 @@ class Greeting:
     printed. ``python``: the interpreter, if it said hello at all.
     """
 
-    def __init__(self, link: Link, attempt: Start, timeout: float) -> None:
-        self._link, self._attempt, self._timeout = link, attempt, timeout
+    def __init__(self, link: Link, attempt: Start, options: Options) -> None:
+        self._link, self._attempt, self._options = link, attempt, options
         self.late = False
         self.received = b""
         self.python: RemotePython | None = None
 
     def wait(self, label: str) -> Session | None:
         """Send the runner; return the session if the hello of a new enough Python comes."""
-        timer = threading.Timer(self._timeout, self._give_up)
+        timer = threading.Timer(self._options.start_timeout, self._give_up)
         timer.daemon = True
         timer.start()
+        heartbeat = self._options.heartbeat
+        # Behind the runner: the agent's first frame.
+        first = beat(heartbeat) if heartbeat else b""
         try:
             with contextlib.suppress(OSError):
-                self._link.send(self._attempt.message())
+                self._link.send(self._attempt.message() + first)
             rest = self._read()
         finally:
             timer.cancel()
@@ -88,7 +95,11 @@ class Greeting:
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
         self._link.settle()
-        return Session(self._link, label, self.python, rest)
+        return Session(self._link, label, self.python, rest, heartbeat)
+
+    def noise(self) -> str:
+        """Return what else was printed, for a message."""
+        return printable(self._attempt.noise(self.received + b"\n" + self._link.errors()))
 
     def _give_up(self) -> None:
         self.late = True
@@ -128,7 +139,7 @@ def missing(
             wanted,
             tried or (wanted,),
         )
-    noise = printable(attempt.noise(greeting.received))
+    noise = greeting.noise()
     said = f" It said: {noise.rstrip('.')}." if noise else ""
     names = tried or attempt.choices
     if greeting.late:
@@ -142,6 +153,10 @@ def missing(
         return RemoteInterpreterMissing(
             f"{why}{said} Mend it, or call outside of its prefix().", wanted, names
         )
+    elif status == STRAYED:
+        why = f"What the login shell of {label} runs as it starts reads what is sent to it."
+        remedy = " Have it leave its stdin alone where it is no terminal."
+        return RemoteInterpreterMissing(why + said + remedy, wanted, names)
     elif status in (126, 127) or (status is None and not tried):
         why = f"{label} has no interpreter {wanted} that can be run (tried {', '.join(names)})."
     elif status == 2 and options.py_options:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fabremote.agent import loader, paths, worker
-from fabremote.interpreter import RemoteFuture
+from fabremote.futures import RemoteFuture
 
 if TYPE_CHECKING:
     from fabremote.decorator import Remotely

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fabremote.agent import wire
-from fabremote.bootstrap import extra
+from fabremote.bootstrap import EXTRA_MODULES, extra
 
 # The most that an agent keeps between calls, in bytes.
 LIMIT = 64 << 20
@@ -60,18 +60,20 @@ class Parcel:
         return [self.listed.blob, *self.listed.members, *self.blobs]
 
     @property
-    def pty(self) -> bool:
-        """Whether the call has a terminal."""
-        return "terminal" in self.extras
+    def size(self) -> int:
+        """How many bytes its own pieces have."""
+        return sum(map(len, self.pieces))
 
-    def opening(self, has_stdin: bool) -> bytes:
-        """Return the data of the call's OPEN frame."""
-        flags = (wire.HAS_STDIN if has_stdin else 0) | (wire.HAS_PTY if self.pty else 0)
+    def opening(self, flags: int = 0, process: int | None = None) -> bytes:
+        """Return the data of the call's OPEN frame; ``process``: that of which it is inside."""
         named = [blob.digest for blob in self.blobs]
         if self.listed is not None:
             flags |= wire.HAS_LIST
             named.insert(0, self.listed.blob.digest)
-        return bytes([flags]) + b"".join(named)
+        if process is None:
+            return bytes([flags]) + b"".join(named)
+        inside = wire.PROCESS.pack(process)
+        return bytes([flags | wire.INSIDE]) + inside + b"".join(named)
 
 
 class Store:
@@ -94,8 +96,8 @@ class Store:
     def sending(self, blobs: Sequence[Blob], extras: Sequence[str] = ()) -> list[bytes]:
         """Return the frames that give the agent what it hasn't got of a call's."""
         frames: list[bytes] = []
-        for name in extras:
-            if name not in self._extras:
+        for name in EXTRA_MODULES:
+            if name in extras and name not in self._extras:
                 self._extras.add(name)
                 frames.append(wire.frame(wire.EXTEND, 0, extra(name)))
         for blob in blobs:

@@ -6,12 +6,13 @@ import codecs
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
 from invoke.watchers import StreamWatcher
 
 from fabremote.agent import wire
 from fabremote.options import Options
+from fabremote.watching import Watching
 
 # What is kept of a stream nobody asked to keep, for RemoteProcessDied.stderr.
 TAIL = 8192
@@ -34,14 +35,13 @@ class Output:
     ) -> None:
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._target = target
+        # Of a labelled stream, see `fabremote.labels`.
+        self._end_line: Callable[[], None] | None = getattr(target, "end_line", None)
         self._keep = keep
         self._kept: deque[str] = deque()
         self._size = 0
-        # A watcher remembers how far it has read, for the thread that it is used
-        # in; here one thread serves both streams, so each keeps its own memory.
-        self._watchers = [(watcher, dict(vars(watcher))) for watcher in watchers]
+        self._watching = Watching(watchers) if watchers else None
         self._respond = respond
-        self._seen = ""
 
     def write(self, data: bytes | memoryview, final: bool = False) -> None:
         """Take in bytes as they came; an unfinished character waits for its rest."""
@@ -50,22 +50,25 @@ class Output:
             return
         self._remember(text)
         if self._target is not None:
-            _show(self._target, text)
-        if self._watchers:
-            self._seen += text
-            for watcher, memory in self._watchers:
-                for response in _submit(watcher, memory, self._seen):
-                    self._respond(response)
+            show(self._target, text)
+        if self._watching is not None:
+            for response in self._watching.responses(text):
+                self._respond(response)
 
     def text(self) -> str:
         """Return what is kept of the stream."""
         text = "".join(self._kept)
         return text if self._keep else text[-TAIL:]
 
+    def end(self) -> None:
+        """The call has ended: have its last line shown, if that has no end of its own."""
+        if self._end_line is not None:
+            self._end_line()
+
     def mute(self) -> None:
         """Show and watch nothing any more: the call is being ended."""
         self._target = None
-        self._watchers = []
+        self._watching = None
 
     def _remember(self, text: str) -> None:
         self._kept.append(text)
@@ -74,20 +77,8 @@ class Output:
             self._size -= len(self._kept.popleft())
 
 
-def _submit(watcher: StreamWatcher, memory: dict[str, Any], text: str) -> list[str]:
-    """Have a watcher look at a stream's text, with its memory of that stream."""
-    shared = vars(watcher)
-    before = dict(shared)
-    shared.update(memory)
-    try:
-        return list(watcher.submit(text))
-    finally:
-        memory.update(shared)
-        shared.clear()
-        shared.update(before)
-
-
-def _show(target: IO[str], text: str) -> None:
+def show(target: IO[str], text: str) -> None:
+    """Write text to a local file at once, with what its encoding lacks escaped."""
     try:
         target.write(text)
     except UnicodeEncodeError:
@@ -117,4 +108,4 @@ def local_stream(given: IO[str] | None, name: str) -> IO[str]:
     return stream
 
 
-__all__ = ["Output", "local_stream", "open_outputs"]
+__all__ = ["Output", "local_stream", "open_outputs", "show"]

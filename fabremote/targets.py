@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import queue
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +10,7 @@ import fabric
 from invoke.context import Context
 
 from fabremote import ssh_arguments
+from fabremote.closing import closer
 from fabremote.connection import wrap_context
 from fabremote.group import ThreadingGroup, wrap_group
 from fabremote.hosts import open_connection
@@ -41,7 +39,7 @@ class Target:
         with self._lock:
             if self._opened is None:
                 self._opened = Opened(self._where, self._make(self._where))
-                _closer.watch(self, self._opened)
+                closer.watch(self, self._opened)
             return self._opened.made
 
     def _make(self, where: Any) -> Any:
@@ -59,7 +57,7 @@ class Target:
             opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()
-            _closer.forget(opened)
+            closer.forget(opened)
 
 
 class Opened:
@@ -77,61 +75,6 @@ class Opened:
         for one in self.made if many else [self.made]:
             if not any(vars(one) is vars(other) for other in given):
                 one.close()
-
-
-class Closer:
-    """Closes what targets opened that nobody has any more, and all that is left at exit.
-
-    A target is dropped in whatever thread the garbage collector happens to run,
-    which may hold any lock: so a thread of ours does it, as long as there is
-    anything open.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: set[Opened] = set()
-        self._dropped: queue.SimpleQueue[Opened | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def watch(self, target: Target, opened: Opened) -> None:
-        """Close ``opened`` once ``target`` is gone."""
-        weakref.finalize(target, self._dropped.put, opened).atexit = False
-        with self._lock:
-            self._open.add(opened)
-            if self._thread is None:
-                name = "fabremote-closer"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
-
-    def forget(self, opened: Opened) -> None:
-        """It is closed."""
-        with self._lock:
-            self._open.discard(opened)
-            if not self._open:
-                self._dropped.put(None)
-
-    def _run(self) -> None:
-        while True:
-            opened = self._dropped.get()
-            if opened is not None:
-                opened.close()
-                self.forget(opened)
-            with self._lock:
-                if not self._open:
-                    self._thread = None
-                    return
-
-    def close(self) -> None:
-        """Close everything."""
-        with self._lock:
-            every = list(self._open)
-        for opened in every:
-            opened.close()
-            self.forget(opened)
-
-
-_closer = Closer()
-atexit.register(_closer.close)
 
 
 def _many(made: Any) -> bool:

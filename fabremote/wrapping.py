@@ -7,7 +7,7 @@ from typing import Any
 import fabric
 
 from fabremote.connection import Calls, RemoteHost, wrap_context
-from fabremote.group import GroupCalls, at_once, in_turn, wrap_group
+from fabremote.group import GroupCalls, wrap_group
 
 
 def wrap(context: Any) -> Any:
@@ -32,10 +32,8 @@ def install() -> None:
     for name in ("call", "python", "call_env"):
         setattr(connection, name, vars(Calls)[name])
     connection._calls_host = lambda self: RemoteHost(self)
-    for name in ("call", "python", "each"):
+    for name in ("call", "map", "python"):
         setattr(group, name, vars(GroupCalls)[name])
-    fabric.SerialGroup._outcomes = in_turn
-    fabric.ThreadingGroup._outcomes = at_once
 
 
 __all__ = ["install", "wrap"]

@@ -67,11 +67,23 @@ def toRoman(number):
 """
 
 
+# Likewise, as far as they use it.
+TQDM = """
+import sys
+
+def tqdm(items, desc="", **options):
+    for number, item in enumerate(items, 1):
+        yield item
+        print(f"{desc}: {100 * number // len(items)}%", end="\\r", file=sys.stderr, flush=True)
+"""
+
+
 @pytest.fixture(scope="session")
 def pip_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Settings of pip that have it find the packages of the examples and nothing else."""
     folder = tmp_path_factory.mktemp("wheels")
     make_wheel(folder, "roman", "5.2", ROMAN)
+    make_wheel(folder, "tqdm", "4.67", TQDM)
     return {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1"}
 
 

@@ -211,6 +211,19 @@ NUMPY = [
     Case("numpy_str", "np.str_('a\\0é')", "x.tolist()"),
     Case("numpy_str", "np.str_('')", "x.tolist()"),
     Case("numpy_bytes", "np.bytes_(b'a\\0')", "x.tolist()"),
+    *(
+        Case("numpy_bit_generator", f"np.random.{name}({seed})", "x.random_raw(3)", same=False)
+        for name in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+        for seed in ("7", "np.random.SeedSequence(1, spawn_key=(2, 3))")
+    ),
+    Case("numpy_generator", "np.random.default_rng([1, 2])", "x.random(3)", False),
+    Case("numpy_random_state", "np.random.RandomState(3)", "x.randn(3)", False),
+    Case(
+        "numpy_seed_sequence",
+        "np.random.SeedSequence(10**30)",
+        "x.spawn(2)[1].generate_state(3)",
+        False,
+    ),
     *(Case("numpy_dtype", f"np.dtype({kind!r})", "x.str") for kind in (*DTYPES, "O", "U5")),
     Case("numpy_dtype", f"np.dtype({STRUCTURED})", "x.descr"),
     Case("numpy_dtype", f"np.dtype({PADDED})", "x.itemsize, x.fields"),

@@ -39,7 +39,7 @@ from fabremote import (
     wrap,
 )
 from fabremote.agent import wire
-from fabremote.bootstrap import AGENT_MODULES, EXTRA_MODULES, FLOOR, extra, runner
+from fabremote.bootstrap import AGENT_MODULES, EXTRA_MODULES, FLOOR, condensed, extra, runner
 from fabremote.demo.server import Server
 from tests import interpreters
 from tests.conftest import connect
@@ -320,7 +320,8 @@ def test_the_floor_is_among_the_interpreters_tested_where_it_can_be() -> None:
 def test_a_file_imports_the_standard_library_and_earlier_siblings(name: str) -> None:
     tree = ast.parse(sources()[name].read_text("utf-8"))
     earlier = AGENT_MODULES[: AGENT_MODULES.index(name)] if name in AGENT_MODULES else ()
-    earlier = AGENT_MODULES if name in EXTRA_MODULES else earlier
+    if name in EXTRA_MODULES:
+        earlier = AGENT_MODULES + EXTRA_MODULES[: EXTRA_MODULES.index(name)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             tops = {alias.name.partition(".")[0] for alias in node.names}
@@ -399,6 +400,31 @@ def test_nothing_of_a_call_shows_in_the_process_list(
     assert sorted(openssh.home.rglob("*")) == files
 
 
+class Undocumented(ast.NodeTransformer):
+    """Takes docstrings out, and leaves where the rest stands."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            del node.body[0]
+        return node
+
+
+def meaning(source: str) -> tuple[str, list[int]]:
+    tree = Undocumented().visit(ast.parse(source))
+    return ast.dump(tree), [node.lineno for node in ast.walk(tree) if hasattr(node, "lineno")]
+
+
+@pytest.mark.parametrize("folder", ["agent", "remote"])
+def test_what_is_sent_condensed_means_the_same_on_the_same_lines(folder: str) -> None:
+    for file in Path(fabremote.__file__).with_name(folder).glob("*.py"):
+        source = file.read_text("utf-8")
+        assert meaning(condensed(source)) == meaning(source), file
+
+
 # Frames
 
 
@@ -406,11 +432,23 @@ def some_frames() -> list[tuple[int, int, bytes]]:
     source = random.Random(11)
     sizes = [0, 1, 2, 8, 9, 10, 255, 256, 1000, 65535, wire.MAX_DATA]
     frames = [
-        (source.randrange(256), source.randrange(1 << 32), source.randbytes(size))
+        (kind, source.randrange(1 << 32), source.randbytes(size))
         for size in sizes
+        for kind in (wire.OPEN, source.choice(sorted(wire.STREAMED)))
     ]
     source.shuffle(frames)
     return frames
+
+
+def whole(found: list[tuple[int, int, memoryview]]) -> list[tuple[int, int, bytes]]:
+    """The frames, those joined again that came in pieces."""
+    joined: list[tuple[int, int, bytes]] = []
+    for kind, call, data in found:
+        if joined and kind in wire.STREAMED and joined[-1][:2] == (kind, call):
+            joined[-1] = kind, call, joined[-1][2] + data
+        else:
+            joined.append((kind, call, bytes(data)))
+    return joined
 
 
 def test_frames_fed_byte_by_byte_equal_the_whole() -> None:
@@ -418,7 +456,8 @@ def test_frames_fed_byte_by_byte_equal_the_whole() -> None:
     data = b"".join(wire.frame(*frame) for frame in frames)
     assert wire.Decoder().feed(data) == frames
     decoder = wire.Decoder()
-    assert [frame for byte in data for frame in decoder.feed(bytes([byte]))] == frames
+    found = [frame for byte in data for frame in decoder.feed(bytes([byte]))]
+    assert whole(found) == frames
     assert decoder.feed(b"") == []
 
 
@@ -431,7 +470,18 @@ def test_frames_cut_anywhere_equal_the_whole() -> None:
             end = start + source.choice([1, 2, 8, 9, 10, 100, 5000, 70000])
             found += decoder.feed(data[start:end])
             start = end
-        assert found == frames
+        assert whole(found) == frames
+
+
+def test_what_is_streamed_comes_before_its_frame_has_ended() -> None:
+    decoder, kind = wire.Decoder(), wire.REPLY
+    data = wire.frame(kind, 7, b"abcdef") + wire.frame(wire.DONE, 7, b"xyz")
+    assert decoder.feed(data[:9]) == []
+    assert decoder.feed(data[9:11]) == [(kind, 7, b"ab")]
+    assert decoder.feed(data[11:-1]) == [(kind, 7, b"cdef")]
+    assert decoder.feed(data[-1:]) == [(wire.DONE, 7, b"xyz")]
+    # An empty one is the end of file.
+    assert decoder.feed(wire.frame(wire.STDIN, 7)) == [(wire.STDIN, 7, b"")]
 
 
 @pytest.mark.parametrize("length", [wire.MAX_DATA + 1, (1 << 32) - 1])

@@ -850,6 +850,29 @@ def test_a_result_of_broken_full_trust_is_a_result_error(here: Any) -> None:
             python.call(fn)
 
 
+class Watchful(Exception):
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+
+@pytest.mark.parametrize(
+    ("make", "type_name"),
+    [
+        (lambda: {"a": [Watchful("x")]}, "Watchful"),
+        (lambda: {"a": [WithSetState(1)]}, "WithSetState"),
+        (lambda: {"a": [Version("1.2")]}, "Version"),
+    ],
+)
+def test_a_refusal_names_type_path_and_what_allows_it(
+    local: Any, make: Any, type_name: str
+) -> None:
+    with pytest.raises(UntrustedResult) as found:
+        local.call(make)
+    assert found.value.type_name.endswith(type_name)
+    assert found.value.path == "['a'][0]"
+    assert f"trust=[{type_name}]" in str(found.value)
+
+
 # Limits and texts
 
 

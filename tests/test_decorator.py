@@ -42,8 +42,8 @@ from fabremote import (
     ThreadingGroup,
     UntrustedResult,
     remotely,
-    targets,
 )
+from fabremote.closing import closer
 from fabremote.demo.server import Server, find_sshd
 from tests import interpreters, passwords
 from tests.conftest import SERVERS, connect
@@ -79,7 +79,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, openssh: Server) -> Pa
 def login(home: Path, openssh: Server) -> Iterator[dict[str, Any]]:
     """What logs in to the server, as arguments of the decorator."""
     yield {"port": openssh.port, "user": openssh.user, "key": openssh.key}
-    targets._closer.close()
+    closer.close()
 
 
 @pytest.fixture(scope="module")
@@ -1155,7 +1155,7 @@ def test_an_instance_that_refers_to_itself_still_does(login: dict[str, Any]) -> 
 
 
 def opened() -> int:
-    return len(targets._closer._open)
+    return len(closer._open)
 
 
 def test_a_dropped_functions_connection_is_closed(login: dict[str, Any]) -> None:

@@ -1,17 +1,23 @@
 """The README, docs/ and the examples are run as they stand, each block in a process of its own.
 
 A Python block is a script, and prints what the text block after it shows. A comment
-above a block may say more: ``file NAME`` makes it a file for the blocks after it under the same
+above a block may say more: ``with sudo`` has it skipped where that can't be tested,
+``file NAME`` makes it a file for the blocks after it under the same
 heading, and ``run`` makes each line of it a command, run in the folder of those files.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+import tarfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +25,7 @@ import paramiko
 import pytest
 
 from fabremote.demo.server import Server, find_sshd
+from tests.sudo_users import why_not
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -82,7 +89,9 @@ COMMANDS = [
 ]
 PAGES = sorted(DOCS.glob("*.md"))
 IN_DOCS = [block for page in [README, *PAGES] for block in blocks(page) if block.mark not in OWN]
-SCRIPTS = [block for block in IN_DOCS if block.language == "python" and not block.mark]
+SCRIPTS = [
+    block for block in IN_DOCS if block.language == "python" and block.mark in ("", "with sudo")
+]
 RUNS = [block for block in IN_DOCS if block.mark == "run"]
 
 
@@ -103,6 +112,8 @@ def environment(
     (home / ".ssh" / "config").write_text(ssh_config(server))
     (home / ".ssh" / "known_hosts").write_text(known_hosts(server))
     shutil.copy(server.key, home / ".ssh" / "deploy")
+    # For those that log in to others from there.
+    shutil.copytree(home / ".ssh", server.home / ".ssh", dirs_exist_ok=True)
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     ours = {"HOME": str(home), "PATH": path, "PYTHONWARNINGS": "error"}
     return {**os.environ, **pip_env, **ours}
@@ -170,6 +181,9 @@ def surroundings(block: Block, tmp_path: Path, environment: dict[str, str]) -> d
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=lambda block: block.name)
 def test_docs_python(block: Block, folder: Path, surroundings: dict[str, str]) -> None:
+    reason = why_not() if block.mark else None
+    if reason:
+        pytest.skip(reason)
     script = folder / "block.py"
     script.write_text(block.body, "utf-8")
     done = run([sys.executable, script.name], folder, surroundings)
@@ -238,7 +252,11 @@ def test_the_docs_name_every_public_name_and_every_setting() -> None:
 
     shown = re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
     expected = {f"fabremote.{name}" for name in fabremote.__all__}
-    elsewhere = {"fabremote.options.Options", "fabremote.environments.clean"}
+    elsewhere = {
+        "fabremote.dask.FabricCluster",
+        "fabremote.environments.clean",
+        "fabremote.options.Options",
+    }
     assert set(shown) == expected | elsewhere
     assert len(shown) == len(set(shown))
     rows = re.findall(
@@ -326,3 +344,178 @@ def test_facts_tells_of_a_host_it_could_not_ask(environment: dict[str, str]) -> 
     assert done.returncode == 1
     assert [row.split()[0] for row in done.stdout.splitlines()] == ["host", "web1"]
     assert done.stderr.startswith("localhost:1: RemoteConnectionRefused: ")
+
+
+def texts_of(folder: Path, release: str) -> str:
+    """The path of a release's archive, in a folder: it is well unless its name says otherwise."""
+    source = folder / release
+    source.mkdir()
+    (source / "check").write_text(f"#!/bin/sh\ntest {release} != bad\n")
+    (source / "check").chmod(0o755)
+    archive = folder / f"{release}.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(source / "check", "check")
+    return str(archive)
+
+
+def test_a_release_is_rolled_out_and_back_where_it_is_not_well(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    place = ["--hosts", "web1,web2", "--folder", f"{tmp_path}/{{host}}"]
+
+    def deploy(release: str) -> subprocess.CompletedProcess[str]:
+        command = ["fab", "-c", "rollout", "deploy", "--archive", texts_of(tmp_path, release)]
+        return run([*command, *place, "--tries", "2", "--pause", "0.05"], EXAMPLES, environment)
+
+    def current() -> list[str]:
+        return [(tmp_path / host / "current").resolve().name for host in ("web1", "web2")]
+
+    first = deploy("one")
+    assert first.returncode == 0, first.stderr
+    assert deploy("two").stdout.splitlines() == [
+        f"{host}: two {what}"
+        for host in ("web1", "web2")
+        for what in ("installed, in place of one", "is well")
+    ]
+    assert current() == ["two", "two"]
+    bad = deploy("bad")
+    assert (bad.returncode, bad.stderr) == (
+        1,
+        "web1: bad is not well; all hosts have what they had\n",
+    )
+    assert "web1: back to two" in bad.stdout
+    assert "web2" not in bad.stdout
+    assert current() == ["two", "two"]
+    back = run(["fab", "-c", "rollout", "back", *place], EXAMPLES, environment)
+    assert back.returncode == 0, back.stderr
+    assert current() == ["one", "one"]
+
+
+def test_logs_are_searched_on_all_hosts_as_they_grow(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("fine\nerror 1\n")
+    command = ["fab", "-c", "logs", "search", "--hosts", "web1,web2", "--pattern", "error"]
+    once = run([*command, "--path", f"{tmp_path}/*.log"], EXAMPLES, environment)
+    assert once.returncode == 0, once.stderr
+    assert sorted(once.stdout.splitlines()) == [
+        "2 lines match",
+        f"web1: {log}: error 1",
+        f"web2: {log}: error 1",
+    ]
+    missing = run([*command, "--path", "/no/log"], EXAMPLES, environment)
+    assert missing.returncode == 1
+    assert sorted(missing.stderr.splitlines()) == [
+        "web1: no file /no/log",
+        "web2: no file /no/log",
+    ]
+    following = [*command, "--path", str(log), "--follow"]
+    with subprocess.Popen(
+        following, cwd=EXAMPLES, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert {process.stdout.readline()[:4] for _ in range(2)} == {"web1", "web2"}
+        with log.open("a") as file:
+            file.write("error 2\n")
+        assert {process.stdout.readline()[-2:] for _ in range(2)} == {"2\n"}
+        process.send_signal(2)
+        assert process.wait(20) != 0
+
+
+def test_a_database_moves_from_host_to_host(environment: dict[str, str], tmp_path: Path) -> None:
+    source, target = tmp_path / "a.db", tmp_path / "b.db"
+    with contextlib.closing(sqlite3.connect(source)) as database, database:
+        database.execute("create table t (n integer, text)")
+        rows = [(n, f"row; {n}\nof 'many'") for n in range(20_000)]
+        database.executemany("insert into t values (?, ?)", rows)
+    command = ["fab", "-c", "database", "copy", "--source", "web1", "--target", "web2"]
+    done = run([*command, "--path", str(source), "--to", str(target)], EXAMPLES, environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("20003 statements copied")
+    with contextlib.closing(sqlite3.connect(target)) as database:
+        assert database.execute("select * from t order by n").fetchall() == rows
+    before = target.read_bytes()
+    for lacking in (
+        ["--path", "/no/db", "--to", str(target)],
+        ["--path", str(source), "--to", "/no/db"],
+    ):
+        done = run([*command, *lacking], EXAMPLES, environment)
+        assert done.returncode == 1
+        assert done.stderr.startswith("nothing was copied: ")
+    assert target.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "b.db"]
+
+
+def test_a_model_is_trained_with_packages_and_progress(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.json"
+    command = [
+        "fab",
+        "-c",
+        "training",
+        "-H",
+        "web1",
+        "train",
+        "--epochs",
+        "4",
+        "--model",
+        str(model),
+    ]
+    done = run(command, EXAMPLES, environment)
+    assert done.returncode == 0, done.stderr
+    assert [f"training: {percent}%" in done.stderr for percent in (25, 50, 75, 100)] == [True] * 4
+    assert json.loads(model.read_text())["accuracy"] > 0.9
+
+
+def test_inv_runs_what_comes_before_and_after(environment: dict[str, str], tmp_path: Path) -> None:
+    command = ["inv", "publish", "--hosts", "web1,web2", "--folder", str(tmp_path)]
+    done = run(command, EXAMPLES, environment)
+    assert done.returncode == 0, done.stderr
+    words = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert words == ["check", "build", "publish", "publish", "publish", "clean"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        path.name for path in EXAMPLES.glob("*.py")
+    }
+    assert not (EXAMPLES / "build").exists()
+
+
+def test_hosts_carry_others(environment: dict[str, str]) -> None:
+    command = [sys.executable, "tree.py", "--by", "web1,web2", "--python", sys.executable]
+    done = run([*command, "web1", "web2", "web3", "localhost:1"], EXAMPLES, environment)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["web1", "web2", "web3"]
+    assert all(float(line.split()[1]) >= 0 for line in lines)
+    assert done.stderr.startswith("localhost:1: RemoteConnectionRefused: ")
+
+
+def test_what_hosts_carry_ends_with_the_connections_to_them(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "nap.py"
+    script.write_text(
+        "import sys, time\n"
+        f"sys.path.insert(0, {str(EXAMPLES)!r})\n"
+        "import tree\n"
+        "from fabremote import ThreadingGroup\n"
+        "def nap(path):\n"
+        "    open(path, 'w').write(str(__import__('os').getpid()))\n"
+        "    time.sleep(600)\n"
+        "with ThreadingGroup('web1') as by:\n"
+        f"    tree.call(by, ['web2'], nap, {str(tmp_path / 'pid')!r}, python=sys.executable)\n"
+    )
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(2)
+        process.communicate(timeout=30)
+    pid = Path("/proc") / (tmp_path / "pid").read_text()
+    while pid.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -65,7 +65,7 @@ def test_code_globals_and_arguments_have_sizes_and_reasons() -> None:
     assert found.refused is None
     assert item(found, "code", "work()").size > 100
     assert item(found, "code", "work()").why.startswith("of tests.test_explain, which goes by val")
-    assert "imports invoke.context, which may not be there" in item(found, "code", "helper()").why
+    assert "imports fabremote, which may not be there" in item(found, "code", "helper()").why
     assert 10 < item(found, "default", "work()").size - 500 < 60
     assert item(found, "class", "Scale").size > 100
     assert {each.why for each in found.items if each.name == "LIMITS"} == {
@@ -117,12 +117,11 @@ def test_options_of_an_interpreter_count_and_nothing_is_started(
 
 
 def test_sizes_are_those_that_travel(own: Any, sent: list[int]) -> None:
-    context = wrap(Context())
-    python = context.python(python=sys.executable)
-    python.call(abs, -1)
     tool = own("mine.tool")
-    try:
-        for fn, args in ((work, (1,)), (tool.use, ()), (len, ("abc",))):
+    for fn, args in ((work, (1,)), (tool.use, ()), (len, ("abc",))):
+        with wrap(Context()) as context:
+            python = context.python(python=sys.executable)
+            python.call(abs, -1)
             found = explain(fn, *args, python=python)
             assert str(found.python).startswith("Python 3.")
             sent.clear()
@@ -131,8 +130,6 @@ def test_sizes_are_those_that_travel(own: Any, sent: list[int]) -> None:
             # Beside them, headers of frames and digests.
             assert 0 < sent[0] - found.first < 400
             assert 0 < sent[1] - found.repeated < 200
-    finally:
-        context.close()
 
 
 def test_why_a_call_cannot_be_sent() -> None:

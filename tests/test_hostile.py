@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import time
+import traceback
 import tracemalloc
 import types
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 
 from fabremote import ResultError
+from fabremote.calls import Outcome
 from fabremote.shipping import answers, nodes, raised
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.kinds import BUILDERS
@@ -192,6 +194,15 @@ class Bits(enum.Flag):
     B = 2
 
 
+class Lenient(enum.Flag):
+    A = 1
+    B = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        return ran("_missing_")
+
+
 @dataclasses.dataclass(frozen=True)
 class Frozen:
     x: int = 0
@@ -223,6 +234,7 @@ CLASSES: list[type] = [
     OwnError,
     Colour,
     Bits,
+    Lenient,
     Frozen,
     WithMeta,
 ]
@@ -580,6 +592,8 @@ MEMBERS: list[tuple[Any, ...]] = [
     (Colour, None, 1),
     (Colour, 1),
     (Colour, "RED", 1, 2),
+    (Lenient, None, 3),
+    (Lenient, None, 1 << 40),
     (Bits, None, "1"),
     (Bits, None, True),
     (Bits, None, 1 << 100),
@@ -616,6 +630,11 @@ EXCEPTIONS: list[tuple[Any, ...]] = [
     (("builtins", "UnicodeDecodeError"), (), {}),
     (("builtins", "UnicodeDecodeError"), ("utf-8", b"", 10**30, 1, "x"), {}),
     (("builtins", "UnicodeDecodeError"), ("utf-8", b"a", -5, 1 << 62, "x"), {}),
+    (("builtins", "UnicodeDecodeError"), ("utf-8", b"a", -(1 << 40), -(1 << 40) + 1, "x"), {}),
+    (("builtins", "UnicodeEncodeError"), ("utf-8", "a", -(1 << 40), -(1 << 40) + 1, "x"), {}),
+    (("builtins", "UnicodeTranslateError"), ("a", -(1 << 40), -(1 << 40) + 1, "x"), {}),
+    (("builtins", "SyntaxError"), ("a", ("f", 1, 1, "x", 1, 1 << 40)), {}),
+    (("builtins", "SyntaxError"), ("a", ("f", 1, 1 << 40, "x", 1, 1 << 40)), {}),
     (("builtins", "SyntaxError"), ("a", (1,)), {}),
     (("builtins", "SyntaxError"), ("a", 5), {}),
     (("builtins", "OSError"), ([], {}, (), None, 5), {}),
@@ -777,6 +796,10 @@ def check_refused_or_harmless(data: bytes, trust: Any = ()) -> Any:
     assert peak < 50 << 20
     if isinstance(result, ResultError):
         check_message(str(result))
+    if isinstance(result, Exception):
+        # Nor does it harm to show it.
+        assert len("".join(traceback.format_exception(result))) < 1 << 20
+        RAN[:] = [name for name in RAN if name != "__str__"]
     assert RAN == []
     check_harmless(result, set())
     after = snapshot()
@@ -1148,10 +1171,10 @@ def test_a_large_honest_answer_costs_no_more_than_its_size() -> None:
     "answer", [b"", b"X", b"Vgarbage", b"E", b"L", b"R", b"R\x80\x04N.", b"v"]
 )
 def test_an_answer_that_is_none_is_a_result_error(answer: bytes) -> None:
-    from fabremote.interpreter import read_answer
+    from fabremote.outcomes import read_answer
 
     with pytest.raises(ResultError):
-        read_answer(memoryview(answer) if answer else None, decoder(), "host")
+        read_answer(Outcome(memoryview(answer) if answer else None), decoder(), "host")
 
 
 REFUSALS: list[Any] = [
@@ -1169,10 +1192,10 @@ REFUSALS: list[Any] = [
 
 @pytest.mark.parametrize("record", REFUSALS, ids=repr)
 def test_a_malformed_refusal_is_a_result_error(record: Any) -> None:
-    from fabremote.interpreter import read_answer
+    from fabremote.outcomes import read_answer
 
     with pytest.raises(ResultError):
-        read_answer(memoryview(b"R" + pickle.dumps(record, 4)), decoder(), "host")
+        read_answer(Outcome(memoryview(b"R" + pickle.dumps(record, 4))), decoder(), "host")
 
 
 def test_the_cases_themselves_bite() -> None:

@@ -181,6 +181,45 @@ ARRAYS_OF_COLUMNS = {
 }
 
 
+def states() -> list[tuple[str, tuple[Any, ...]]]:
+    """Parts of sources of random numbers that would have NumPy read where it must not."""
+    key = array("I", range(624))
+    twister = {"bit_generator": "MT19937", "state": {"key": key, "pos": 3}}
+    pcg = {"state": {"state": 1, "inc": 1}, "has_uint32": 0, "uinteger": 0}
+    return [
+        ("numpy_bit_generator", ("MT19937", None, twister)),
+        ("numpy_bit_generator", ("PCG64", None, {**pcg, "has_uint32": 2})),
+        ("numpy_bit_generator", ("PCG64", None, {**pcg, "state": {"state": -1, "inc": 1}})),
+        ("numpy_bit_generator", ("PCG64", 3, pcg)),
+        ("numpy_bit_generator", ("default_rng", None, pcg)),
+        ("numpy_generator", ("PCG64",)),
+        ("numpy_random_state", ("MT19937", key, 625, 0, 0.0)),
+        ("numpy_random_state", ("PCG64", key, 3, 0, 0.0)),
+        ("numpy_seed_sequence", (1 << (1 << 21), (), 4, 0)),
+        ("numpy_seed_sequence", (1, (), 1 << 30, 0)),
+        ("numpy_seed_sequence", ("1", (), 4, 0)),
+    ]
+
+
+@pytest.mark.parametrize("state", states(), ids=lambda state: state[0])
+def test_a_state_of_random_numbers_is_checked(state: tuple[str, tuple[Any, ...]]) -> None:
+    pytest.importorskip("numpy")
+    with pytest.raises(ValueError, match=state[0]):
+        BUILDERS[state[0]](*state[1])
+
+
+@pytest.mark.parametrize("position", [-1, 625, 1 << 40])
+def test_a_position_outside_of_the_table_is_refused(position: int) -> None:
+    numpy = pytest.importorskip("numpy")
+    key = numpy.arange(624, dtype="u4")
+    state = {"state": {"key": key, "pos": position}}
+    with pytest.raises(ValueError, match="its pos is out of range"):
+        BUILDERS["numpy_bit_generator"]("MT19937", None, state)
+    with pytest.raises(ValueError, match="its pos is out of range"):
+        BUILDERS["numpy_random_state"]("MT19937", key, position, 0, 0.0)
+    assert BUILDERS["numpy_random_state"]("MT19937", key, 624, 0, 0.0) is not None
+
+
 class Deque(collections.deque[int]):
     pass
 
@@ -223,7 +262,6 @@ def test_other_objects_are_not_described(value: object) -> None:
         "np.ma.masked_array([1])",
         "np.rec.array([(1,)])",
         "np.matrix([[1]])",
-        "np.random.default_rng()",
     ],
 )
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")

@@ -23,26 +23,31 @@ NAME = fabremote.__name__
 LAYERS = (
     {"agent"},  # runs on the remote host, and shares its frames with this side
     {"remote"},  # runs there too, sent with the calls that need it
-    {"bootstrap", "exceptions", "printing", "sockets", "terminals"},
+    {"bootstrap", "closing", "exceptions", "printing", "sockets", "terminals"},
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
-    {"calls", "feeding", "links", "outbox", "refusals", "service", "session"}
-    | {"starting", "stdin", "store", "streams"},
+    {"futures", "heartbeat", "links", "outbox", "packets", "progress", "receiving", "refusals"},
+    {"calls", "feeding", "service", "session", "starting", "stdin", "store", "streams"}
+    | {"watching"},
+    {"labels", "live", "sudo", "summary"},
     {"shipping"},
+    {"lasting", "outcomes"},
     {"interpreter"},
     {"environments", "sessions"},
     {"connection"},
-    {"group", "group_result", "hosts"},
-    {"decorator", "stateful", "targets", "tasks", "wrapping"},
+    {"executor", "group_result", "group_work", "hosts", "pool"},
+    {"group"},
+    {"decorator", "joblib", "stateful", "targets", "tasks", "wrapping"},
     {"__init__"},
+    {"dask", "dask_servers"},
     {"doctor", "doctor_host_key", "doctor_interpreters", "doctor_report", "__main__"},
 )
 # Beside the library: nothing of it imports these.
 APART = {"demo"}
 # What is imported only where it is needed, as it need not be installed.
-OPTIONAL = {"asyncssh", "dask", "distributed", "numpy", "pandas", "rich", "zoneinfo"}
+OPTIONAL = {"asyncssh", "dask", "distributed", "joblib", "numpy", "pandas", "rich", "zoneinfo"}
 
 
 def modules() -> dict[str, Path]:

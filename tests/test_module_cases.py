@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,3 +69,19 @@ def test_an_installed_package_that_is_not_loaded_can_be_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "KeyError" not in done.stderr
     assert "numpy" in done.stderr
+
+
+def test_an_invalid_escape_hides_no_import_where_warnings_are_errors(folder: Path) -> None:
+    (folder / "escaping_helper.py").write_text("X = 1\n")
+    text = (
+        "import escaping_helper\nPATTERN = '\\d'\ndef use(): return escaping_helper.X, PATTERN\n"
+    )
+    (folder / "escaping.py").write_text(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module: Any = importlib.import_module("escaping")
+    with wrap(Context()) as made, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert made.python(python=sys.executable).call(module.use) == (1, "\\d")
+        assert modules.modules_of(()).why_by_value("escaping") is None
+        assert set(modules.modules_of(()).closure("escaping")) == {"escaping", "escaping_helper"}

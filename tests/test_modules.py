@@ -908,3 +908,28 @@ def test_a_fabfile_uses_its_folder(tmp_path: Path) -> None:
         timeout=50,
     )
     assert (done.stdout.strip(), done.returncode) == ("11", 0), done.stderr
+
+
+def test_a_module_made_after_a_call_that_lacked_it_is_found_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "not_there_yet"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def use() -> int:
+        import made_later  # type: ignore[import-not-found]
+
+        return made_later.X  # type: ignore[no-any-return]
+
+    with wrap(Context()) as context:
+        for place in (folder / "made_later.py", tmp_path / "made_later.py"):
+            os.utime(tmp_path, (10**9, 10**9))
+            with pytest.raises(ModuleNotFoundError, match="Nor is it here"):
+                context.python(python=sys.executable).call(use)
+            place.parent.mkdir(exist_ok=True)
+            place.write_text("X = 42\n")
+            # As where a folder's time is kept in seconds.
+            os.utime(tmp_path, (10**9, 10**9))
+            assert context.python(python=sys.executable).call(use) == 42
+            place.unlink()

@@ -376,11 +376,7 @@ def test_warn_is_refused(nowhere: Connection) -> None:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("sudo", "c.sudo"),
-        ("user", "connection"),
-        ("password", "watchers="),
         ("fallback", "pty=True"),
-        ("progress", "print"),
         ("shell", "python="),
     ],
 )

@@ -29,6 +29,7 @@ from fabremote.shipping import forwarding, sources
 from fabremote.shipping.forwarding import Forwarder
 from fabremote.shipping.modules import Modules, Scope
 from fabremote.shipping.payload import dump
+from tests.lying import LyingLink
 
 BIG = 30 << 20
 
@@ -81,6 +82,8 @@ def test_what_is_kept_is_not_sent_by_another_name(package: Path) -> None:
         assert ask(asked, "data", "reqs", path) is None, path
     assert ask(asked, "module", "reqs.alias") in (None, [])
     assert ask(asked, "list", "reqs", "__pycache__") is None
+    names = [name for name, _, _ in ask(asked, "list", "reqs", "")]
+    assert names == ["__init__.py", "big.bin", "small.txt"]
 
 
 # Bounds
@@ -125,42 +128,6 @@ def test_an_answer_goes_in_parts(package: Path) -> None:
 
 
 # A host that lies
-
-
-class LyingLink:
-    """A host that asks, then stops reading after ``reads`` bytes."""
-
-    def __init__(self, frames: list[bytes], reads: int = 1 << 30) -> None:
-        self.frames, self.reads = frames, reads
-        self.sent = 0
-        self.closed = threading.Event()
-
-    def send(self, data: bytes) -> None:
-        self.sent += len(data)
-        if self.sent > self.reads:
-            self.closed.wait()
-        if self.closed.is_set():
-            raise BrokenPipeError("closed")
-
-    def receive(self) -> bytes:
-        while not self.sent and not self.closed.is_set():
-            time.sleep(0.01)
-        if self.frames:
-            return self.frames.pop(0)
-        self.closed.wait()
-        return b""
-
-    def finish(self) -> None:
-        pass
-
-    def status(self, timeout: float) -> int | None:
-        return None
-
-    def settle(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed.set()
 
 
 def use() -> int:
@@ -211,9 +178,10 @@ def test_a_flood_ends_its_call(
     package: Path, frames: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fabremote.calls.UNHANDLED", 1 << 16)
-    session = Session(LyingLink(list(frames)), "h", this_python(), b"")
+    link = LyingLink(frames)
+    session = Session(link, "h", this_python(), b"")
     call = begin(session, None)
-    time.sleep(0.3)
+    assert link.taken.wait(20)
     assert call.inbox.qsize() <= 1 << 17
     error = within(8, call.wait).error
     assert isinstance(error, ResultError)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from invoke.context import Context
 
-from fabremote import wrap
+from fabremote import ShippingError, wrap
 
 np: Any = pytest.importorskip("numpy")
 pd: Any = pytest.importorskip("pandas")
@@ -143,3 +143,57 @@ def test_an_index_keeps_its_frequency(older: Any, same: Any) -> None:
 def test_text_of_the_same_pandas_keeps_its_dtype(same: Any) -> None:
     for series in (pd.Series(["x", None]), pd.Series(["x", None], dtype="string")):
         assert same.call(lambda one: repr(one.array), series) == repr(series.array)
+
+
+@pytest.mark.parametrize("host", ["older", "same"])
+def test_times_keep_their_values_whatever_they_are_counted_in(
+    host: str, hosts: dict[str, Any]
+) -> None:
+    frame = pd.DataFrame({"t": days(tz="Europe/Berlin", unit="s"), "p": days(unit="us")})
+    given = [frame, frame.t[1], frame.p[2], pd.Timedelta(5, "s"), pd.to_timedelta([1, None], "s")]
+    told = [str(each) for each in given[1:]]
+    assert hosts[host].call(lambda all: [str(each) for each in all[1:]], given)[:3] == told[:3]
+    back = hosts[host].call(lambda all: all, given)
+    assert back[1:4] == given[1:4]
+    assert back[0].astype(str).values.tolist() == frame.astype(str).values.tolist()
+    assert back[4].astype("m8[ns]").asi8.tolist() == given[4].astype("m8[ns]").asi8.tolist()
+
+
+def drawn(source: Any) -> Any:
+    """Numbers that a source of random ones gives next."""
+    for name in ("random_raw", "random", "rand", "generate_state"):
+        if hasattr(source, name):
+            return getattr(source, name)(3).tolist()
+
+
+def random_sources() -> dict[str, Any]:
+    """One of each kind, used before."""
+    found = {name: getattr(np.random, name)(3) for name in ("MT19937", "PCG64", "Philox", "SFC64")}
+    found["PCG64DXSM"] = np.random.PCG64DXSM(np.random.SeedSequence(5).spawn(2)[1])
+    found["Generator"] = np.random.default_rng(4)
+    found["over MT19937"] = np.random.Generator(np.random.MT19937(4))
+    found["RandomState"] = np.random.RandomState(5)
+    found["SeedSequence"] = np.random.SeedSequence(6, spawn_key=(1, 2))
+    for each in found.values():
+        drawn(each)
+    found["RandomState"].standard_normal()
+    return found
+
+
+@pytest.mark.parametrize("host", ["older", "same"])
+def test_sources_of_random_numbers_go_on_there(host: str, hosts: dict[str, Any]) -> None:
+    given = random_sources()
+
+    def draw(all: dict[str, Any]) -> Any:
+        return {name: drawn(each) for name, each in all.items()}
+
+    assert hosts[host].call(draw, given) == draw(given)
+
+
+def test_an_error_names_both_versions(older: Any) -> None:
+    if not hasattr(np.dtypes, "StringDType"):
+        pytest.skip("no such dtype here")
+    array = np.array(["a"], np.dtypes.StringDType())
+    with pytest.raises(ShippingError) as caught:
+        older.call(len, array)
+    assert f"It is numpy 1.26.4 there, {np.__version__} here" in str(caught.value)

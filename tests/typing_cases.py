@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 
 from typing_extensions import assert_type
 
@@ -10,6 +11,7 @@ from fabremote import (
     Connection,
     GroupResult,
     Interpreter,
+    RemoteExecutor,
     RemoteFuture,
     Remotely,
     Result,
@@ -42,7 +44,31 @@ assert_type(py.run(later, 1).value, bytes)
 assert_type(py.submit(plain, 1), RemoteFuture[list[str]])
 future: Future[bytes] = py.submit(later, 1)
 c.python(timout=30)  # type: ignore[call-arg]
-assert_type(ThreadingGroup("web1").call(plain, 1), GroupResult)
+
+# Groups and executors.
+group = ThreadingGroup("web1", c, max_workers=3, user="dev")
+assert_type(group.call(plain, 1, name="a"), GroupResult[list[str]])
+assert_type(group.call(later, 1), GroupResult[bytes])
+assert_type(group.call(plain, 1)[c], list[str])
+assert_type(group.python(hide=True).run(plain, 1), GroupResult[Result[list[str]]])
+assert_type(group.python().submit(later, 1), list[RemoteFuture[bytes]])
+assert_type(group.map(plain, [1, 2], retries=1), Iterator[list[str]])
+assert_type(group.python(timeout=3).map(later, [1, 2], chunksize=2), Iterator[bytes])
+assert_type(ThreadingGroup.from_connections([c], labels=False), ThreadingGroup)
+group.call(plain, "1")  # type: ignore[call-overload]
+group.python(timout=3)  # type: ignore[call-arg]
+group.map(plain, [1], chunks=2)  # type: ignore[call-overload]
+
+executor = RemoteExecutor(group, per_host=2, retries=1, timeout=3)
+standard: Executor = executor
+assert_type(executor.submit(plain, 1, name="a"), RemoteFuture[list[str]])
+assert_type(executor.submit(later, 1), RemoteFuture[bytes])
+assert_type(executor.map(plain, [1], timeout=3), Iterator[list[str]])
+assert_type(executor.map(later, [1], chunksize=2), Iterator[bytes])
+executor.submit(plain, "1")  # type: ignore[call-overload]
+RemoteExecutor(group, timout=3)  # type: ignore[call-arg]
+with executor as entered:
+    assert_type(entered, RemoteExecutor)
 
 # The class.
 bar = Remotely(plain, "web1", port=22)

@@ -15,10 +15,11 @@ class of a forwarded module, of ``builtins`` or of the standard library.
 """
 
 import copyreg
+import struct
 import sys
 from _pickle import Pickler, PicklingError
 
-from . import bundle, kinds, loader, paths
+from . import bundle, kinds, loader, paths, wire
 
 TAGS = type(sys)("_fabremote")
 PROTOCOL = 5 if sys.version_info >= (3, 8) else 4
@@ -73,20 +74,72 @@ def tag(name):
     return getattr(TAGS, name, None) or Tag(name)
 
 
-class Chunks:
-    """A binary file that keeps what is written to it in pieces, large ones as they are."""
+_NEXT_BUFFER = b"\x97"
+# What says how many bytes follow, in how many bytes, and of what.
+_SAYS_SIZE = (
+    (b"B", 4, wire.BYTES),
+    (b"X", 4, wire.TEXT),
+    (b"\x96", 8, wire.BYTEARRAY),
+    (b"\x8e", 8, wire.BYTES),
+    (b"\x8d", 8, wire.TEXT),
+)
 
-    def __init__(self):
+
+class Chunks:
+    """A binary file that keeps what is written to it in pieces, large ones as they are.
+
+    ``beside``: the large bytes, texts, bytearrays and buffers that the pickle
+    refers to as its buffers, as (kind, data); None to have all in the pickle.
+    """
+
+    def __init__(self, beside=None):
         self.pieces = []
         self.size = 0
+        self.beside = beside
 
     def write(self, data):
         # Large objects come as their own bytes; small ones as memoryviews or
         # bytes of a frame that the pickler reuses, so those are copied.
+        size = len(data)
+        if (
+            size >= wire.LARGE
+            and self.beside is not None
+            and self.pieces
+            and self.takes(data, size)
+        ):
+            return size
         piece = data if type(data) is bytes else bytes(data)
         self.pieces.append(piece)
-        self.size += len(piece)
-        return len(piece)
+        self.size += size
+        return size
+
+    def takes(self, data, size):
+        """Put an object's bytes beside the pickle, if that has just said how many they are."""
+        last = self.pieces[-1]
+        for code, length, kind in _SAYS_SIZE:
+            if last.endswith(code + struct.pack("<Q", size)[:length]):
+                self.pieces[-1] = last[: -length - 1] + _NEXT_BUFFER
+                self.size -= length
+                self.beside.append((kind, memoryview(data)))
+                return True
+        return False
+
+    def add(self, buffer):
+        """Take a `PickleBuffer`; return whether it is small and goes into the pickle."""
+        view = buffer.raw()
+        if view.nbytes < wire.LARGE or self.beside is None:
+            return True
+        self.beside.append((wire.BYTEARRAY, view))
+
+    def rooms(self):
+        """Return what `wire.Room` takes for each of what goes beside."""
+        return [len(data) << 2 | kind for kind, data in self.beside or ()]
+
+    def message(self, letter):
+        """Return the pieces of an answer that begins with this letter."""
+        codes = self.rooms()
+        front = [struct.pack(">cI%dQ" % len(codes), b"B", len(codes), *codes)] if codes else []
+        return front + [letter] + self.pieces + [data for _, data in self.beside or ()]
 
 
 class _Always:
@@ -110,11 +163,11 @@ class Encoder:
         self.trust = trust
         self.indices = {} if trust is True else {cls: n for n, cls in enumerate(trust)}
 
-    def encode(self, value):
+    def encode(self, value, beside=None):
         """Return the `Chunks` of ``value``'s pickle, or raise `Refused`."""
-        chunks = Chunks()
+        chunks = Chunks(beside)
         sys.modules["_fabremote"] = TAGS
-        pickler = _FullPickler(chunks, PROTOCOL) if self.trust is True else self._pickler(chunks)
+        pickler = self._pickler(chunks)
         try:
             pickler.dump(value)
         except Refused as refusal:
@@ -127,8 +180,11 @@ class Encoder:
         return chunks
 
     def _pickler(self, chunks):
-        if sys.version_info >= (3, 8):
-            pickler = _DataPickler(chunks, PROTOCOL)
+        settings = {"buffer_callback": chunks.add} if PROTOCOL == 5 else {}
+        if self.trust is True:
+            pickler = _FullPickler(chunks, PROTOCOL, **settings)
+        elif PROTOCOL == 5:
+            pickler = _DataPickler(chunks, PROTOCOL, **settings)
             pickler.reduce = self.reduce
         else:
             # Functions and classes pass it by, and are refused by the caller.

@@ -16,12 +16,12 @@ import marshal
 import os
 import struct
 
-from . import loader
+from . import loader, wire
 
 TOTAL = struct.Struct(">Q")
 # In the total of a message: to a worker, of blobs; from it, of a request, and if that is a record.
 BLOBBED = ASKING = 1 << 63
-RECORD = 1 << 62
+RECORD = 1 << 61
 DIGEST = 16
 # The most bytes of a request.
 REQUEST = 4096
@@ -29,6 +29,8 @@ REQUEST = 4096
 MORE = b"more"
 # What is read at once of a message, in bytes; most calls are smaller.
 FIRST = 16384
+# The most that is read at once, in bytes.
+READ = 1 << 18
 
 MODULE, PACKAGE, NAMESPACE, MIXED = range(4)
 
@@ -57,21 +59,24 @@ def receive(fd, ahead=b""):
             return None
         data += piece
     total = TOTAL.unpack_from(data)[0]
-    size = total & (BLOBBED - 1)
-    end = TOTAL.size + size
-    if len(data) >= end:
-        # Writable, as arrays that are read from it must be.
-        return total, bytearray(data[TOTAL.size : end]), data[end:]
-    body = bytearray(size)
-    at = len(data) - TOTAL.size
-    body[:at] = data[TOTAL.size :]
-    with memoryview(body) as view:
-        while at < size:
-            count = os.readv(fd, [view[at:]])
-            if not count:
-                return None
-            at += count
-    return total, body, b""
+    # Arrays that are read from it must be writable.
+    room = wire.Room((total & (BLOBBED - 1)) << 2)
+    ahead = fill(room, fd, data[TOTAL.size :])
+    return None if ahead is None else (total, room.take(), ahead)
+
+
+def fill(room, fd, ahead):
+    """Fill a `wire.Room`; return what was read beyond, or None if there is too little.
+
+    ``ahead``: what has been read already.
+    """
+    ahead = room.add(ahead)
+    while room.left:
+        piece = os.read(fd, min(room.left, READ))
+        if not piece:
+            return None
+        room.add(piece)
+    return ahead
 
 
 def read_blobs(body):

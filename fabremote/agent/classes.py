@@ -24,6 +24,14 @@ def entered(number, made):
     return made
 
 
+def once(make, number, *args):
+    """Return a class that a lasting process has already, or make it."""
+    for cls, known in loader.CLASSES.items():
+        if known == number:
+            return cls
+    return make(number, *args)
+
+
 def skeleton(number, metaclass, name, bases, namespace):
     """Return a class without its attributes, which follow in `set_class`."""
     if sys.version_info < (3, 7) and "__orig_bases__" in namespace:
@@ -90,6 +98,8 @@ def described(made, namespace):
 
 def set_class(made, state):
     """Fill in a class: (attributes, more)."""
+    if made not in UNFINISHED:
+        return
     if "dataclass" not in state[1]:
         finish(made, state)
     else:

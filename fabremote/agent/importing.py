@@ -19,6 +19,8 @@ VIRTUAL = "<sent>/"
 
 # The modules of this call that the forker compiled ahead.
 READY = {}  # type: dict[str, object]
+# The lists of modules that are installed; one, but in a lasting process.
+INSTALLED = set()  # type: set[bytes]
 # The top-level names below which the caller has modules, and what it hasn't there.
 ROOTS = set()  # type: set[str]
 ABSENT = set()  # type: set[str]
@@ -26,6 +28,8 @@ ABSENT = set()  # type: set[str]
 
 def install(digest):
     """Make the caller's modules importable, ahead of this host's own."""
+    if digest in INSTALLED:
+        return
     listed = loader.BLOBS[digest]
     digests = [listed[n : n + DIGEST] for n in range(0, len(listed), DIGEST)]
     parts = [marshal.loads(loader.BLOBS[each]) for each in digests]
@@ -36,8 +40,10 @@ def install(digest):
             READY[part[0]] = CODES[each]
     if sys.version_info[:2] == (3, 9) and "importlib._common" in sys.modules:
         serve_files(sys.modules["importlib._common"])
-    sys.meta_path.insert(0, Finder)
-    sys.path_hooks.insert(0, Entry)
+    if not INSTALLED:
+        sys.meta_path.insert(0, Finder)
+        sys.path_hooks.insert(0, Entry)
+    INSTALLED.add(digest)
 
 
 def take(modules):

@@ -5,6 +5,13 @@ is imported: whoever has such an object has its library. Arrays of objects are
 not data, but the columns of pandas that hold objects are, as lists.
 """
 
+from . import wire
+
+try:
+    from _pickle import PickleBuffer
+except ImportError:
+    PickleBuffer = None  # type: ignore[assignment,misc]
+
 # Long doubles look alike and differ between machines.
 _WIDEST = {"f": 8, "c": 16}
 
@@ -16,7 +23,8 @@ def find(name):
         # The class of each dtype: numpy.dtype, numpy.dtype[...] or numpy.dtypes....
         if rest == "dtype" or rest.startswith(("dtype[", "dtypes.")):
             return ("numpy_dtype", _dtype_value)
-        return _NUMPY.get(rest)
+        # numpy.random keeps its classes in modules of their own.
+        return _NUMPY.get(rest.rpartition(".")[2] if rest.startswith("random.") else rest)
     # pandas keeps its classes in modules that differ between its versions.
     return _PANDAS.get(rest.rpartition(".")[2]) if package == "pandas" else None
 
@@ -56,11 +64,33 @@ def _array(obj):
     kind = _dtype(obj.dtype)
     if kind is None:
         return None
-    order = "F" if obj.flags.f_contiguous and not obj.flags.c_contiguous else "C"
-    return (kind, obj.shape, order, obj.tobytes(order))
+    flags = obj.flags
+    order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
+    if PickleBuffer is None or obj.nbytes < wire.LARGE:
+        return (kind, obj.shape, order, obj.tobytes(order))
+    if not (flags.writeable and flags.forc):
+        obj = obj.copy(order)
+    return (kind, obj.shape, order, PickleBuffer(obj.ravel(order).view("u1")))
+
+
+def _bit_generator(obj):
+    seed = getattr(obj, "seed_seq", None) or getattr(obj, "_seed_seq", None)
+    return (type(obj).__name__, seed, obj.state)
+
+
+def _random_state(obj):
+    state = obj.get_state(legacy=True)
+    return state if type(state) is tuple else None
+
+
+def _seeds(obj):
+    return (obj.entropy, obj.spawn_key, obj.pool_size, obj.n_children_spawned)
 
 
 _NUMPY = {
+    "Generator": ("numpy_generator", lambda obj: (obj.bit_generator,)),
+    "RandomState": ("numpy_random_state", _random_state),
+    "SeedSequence": ("numpy_seed_sequence", _seeds),
     "ndarray": ("numpy_array", _array),
     "str_": ("numpy_str", lambda obj: (str(obj),)),
     "bytes_": ("numpy_bytes", lambda obj: (bytes(obj),)),
@@ -72,6 +102,8 @@ for _name in (
     *("float16", "float32", "float64", "complex64", "complex128"),
 ):
     _NUMPY[_name] = ("numpy_scalar", _scalar)
+for _name in ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"):
+    _NUMPY[_name] = ("numpy_bit_generator", _bit_generator)
 
 
 # pandas

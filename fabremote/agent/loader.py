@@ -20,6 +20,8 @@ SHIPPED_FILES = set()  # type: set[str]
 
 # What is set once everything is loaded: (class, its __init_subclass__).
 LAST = []  # type: list[tuple[type, object]]
+# In a lasting process, the modules made for code that travels by value.
+MADE = None  # type: dict[str, object] | None
 
 Module = type(sys)
 Function = type(lambda: None)
@@ -28,10 +30,12 @@ Function = type(lambda: None)
 def load(data, buffers):
     """Return the object that the payload's pickle ``data`` describes."""
     stream = Stream(data)
-    reader = Unpickler(stream, buffers=buffers) if buffers else Unpickler(stream)
+    settings = {"buffers": buffers} if sys.version_info >= (3, 8) else {}
+    reader = Unpickler(stream, **settings)
     loaded = reader.load()
     for cls, value in LAST:
         cls.__init_subclass__ = value
+    del LAST[:]
     return loaded
 
 
@@ -62,6 +66,7 @@ class Stream:
 
 Method = type(Stream(b"").read)
 
+LIBRARIES = "numpy", "pandas"
 NAT = "pandas._libs.tslibs.nattype."
 # What versions of NumPy and pandas call the same: (its beginning, the other one).
 RENAMED = (
@@ -103,6 +108,8 @@ class Main(Module):  # type: ignore[misc,valid-type]
 
 def module(name, file, package):
     """Return this process's module for the globals of code that travels by value."""
+    if MADE is not None and name in MADE:
+        return MADE[name]
     found = Main(name) if name == "__main__" else Module(name)
     found.__dict__["__builtins__"] = builtins
     if file is not None:
@@ -113,7 +120,17 @@ def module(name, file, package):
     # package is not made up: what code imports by name comes from the bundle.
     if name == "__main__" or name not in sys.modules:
         sys.modules[name] = found
+    if MADE is not None:
+        MADE[name] = found
     return found
+
+
+def bind(values, name, value):
+    """Set a global that isn't there yet; in a lasting process also a function that changed."""
+    old = values.setdefault(name, value)
+    functions = type(old) is type(value) is Function
+    if MADE is not None and functions and old.__code__ != value.__code__:
+        values[name] = value
 
 
 def missing(error, module, name=None):
@@ -125,6 +142,12 @@ def missing(error, module, name=None):
     if isinstance(error, ImportError):
         error.msg = text
     return error
+
+
+def libraries():
+    """Return the versions of what objects in payloads are of, and differ between versions."""
+    found = [(name, getattr(sys.modules.get(name), "__version__", 0)) for name in LIBRARIES]
+    return ["There: %s %s" % each for each in found if each[1]]
 
 
 def imported(name):
@@ -169,20 +192,6 @@ def lru_cache(wrapped, maxsize, typed):
     import functools
 
     return functools.lru_cache(maxsize, typed)(wrapped)
-
-
-def string_dtype(storage, missing):
-    """Return the dtype of pandas' texts; before pandas 2.3 its missing value is always NA."""
-    make = attribute("pandas", "StringDtype")
-    try:
-        return make(storage, missing)
-    except TypeError:
-        return make()
-
-
-def strings(dtype, values):
-    """Return texts as an array of pandas."""
-    return attribute("pandas", "array")(values, dtype=dtype)
 
 
 def typing_object(kind, name, args=(), settings={}):  # noqa: B006
@@ -251,9 +260,9 @@ def set_function(made, state):
         __import__(name)
     for home, values in parts:
         for name, value in values.items():
-            home.__dict__.setdefault(name, value)
+            bind(home.__dict__, name, value)
     for name, value in globals_.items():
-        made.__globals__.setdefault(name, value)
+        bind(made.__globals__, name, value)
     made.__defaults__ = defaults
     made.__kwdefaults__ = kwdefaults
     made.__dict__.update(attributes)

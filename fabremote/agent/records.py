@@ -46,7 +46,7 @@ class Handler(logging.Handler):
                 data = dumps(described(record, most), 4)
                 if len(data) <= wire.MAX_DATA:
                     break
-            if bundle.send(data, bundle.ASKING | bundle.RECORD) is None:
+            if not bundle.send(data, bundle.ASKING | bundle.RECORD):
                 in_child(record)
         except Exception:
             self.handleError(record)

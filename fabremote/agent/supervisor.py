@@ -9,9 +9,10 @@ import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import select
+import time
 
 from . import forker, loader, processes, wire, worker
-from .workers import BACKLOG, DOZE, Worker
+from .workers import BACKLOG, DOZE, Turn, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
 PENDING = 64 * wire.MAX_DATA
@@ -21,6 +22,7 @@ READ = 120000
 SPARES = 2
 # How long dying processes are looked at between signals, in seconds.
 TICK = 0.01
+ORPHANED = RuntimeError("the process that forks the workers has ended")
 
 
 class Supervisor:
@@ -42,27 +44,23 @@ class Supervisor:
         # The modules that the forker was given to compile: digest -> size; and its room.
         self.told = {}
         self.room = forker.KEPT
-        self.spares = []
-        self.dying = []
-        self.dozing = []
-        self.workers = {}
+        self.spares, self.dying, self.dozing, self.workers = [], [], [], {}
         # Whether a spare worker is wanted: not while the system refuses to fork.
         self.hungry = True
         self.closing = False
+        # Seconds between ticks, the next's time; how many there were, and of silence.
+        self.pace = self.due = self.ticks = self.silent = self.behind = 0
         self.terminated = False
         self.pid = os.getpid()
-        os.set_blocking(stdin, False)
-        os.set_blocking(stdout, False)
-        self.forker = forker.start((stdin, stdout))
-        # Asked for and not yet confirmed, in order; and what ended before it was.
-        self.unborn = []
-        self.heard = b""
-        self.forker.setblocking(False)
-        self.early = {}
+        for fd in (stdin, stdout):
+            os.set_blocking(fd, False)
+            widen(fd)
+        self.forker = None
+        # Asked for and not yet confirmed, in order; what of it was heard; what ended before.
+        self.unborn, self.heard, self.early = [], b"", {}
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, self.terminate)
         self.watch(stdin, self.on_stdin)
-        self.watch(self.forker.fileno(), self.on_forker)
 
     # The poll loop
 
@@ -76,6 +74,9 @@ class Supervisor:
 
     def run(self):
         """Serve calls until the caller is gone and nothing is left of them."""
+        self.forker = forker.start((self.stdin, self.stdout))
+        self.forker.setblocking(False)
+        self.watch(self.forker.fileno(), self.on_forker)
         self.stock()
         while not (self.closing and not self.dying and not self.workers):
             for fd, _ in self.poll.poll(self.patience()):
@@ -88,6 +89,8 @@ class Supervisor:
                 self.close()
             if self.dying:
                 self.finish_dying()
+            if self.pace:
+                self.tick()
             if self.outgoing:
                 self.flush()
             if len(self.spares) < SPARES and not self.closing:
@@ -97,7 +100,25 @@ class Supervisor:
         """Return how many milliseconds poll may wait, or None for as long as it takes."""
         if self.dozing:
             return DOZE * 1000
-        return TICK * 1000 if self.dying else None
+        rest = max(0, self.due - time.monotonic()) * 1000 if self.pace else None
+        return TICK * 1000 if self.dying else rest
+
+    def tick(self):
+        """Give a sign of life now and then; end once the caller gives none.
+
+        Ticks are counted, not time: while we stood still, nothing could be heard.
+        """
+        now = time.monotonic()
+        if now < self.due:
+            return
+        self.due = now + self.pace
+        self.ticks += 1
+        if self.ticks % wire.BEAT == 0:
+            self.send(wire.PING, 0)
+        self.silent = 0 if self.behind else self.silent + 1  # Behind, we don't listen.
+        if self.silent > wire.SILENCE:
+            self.send(wire.CRASH, 0, b"nothing heard from the caller")
+            self.close()
 
     def wake(self):
         """Watch again the outputs that were left to fill up for a moment."""
@@ -110,26 +131,16 @@ class Supervisor:
 
     def send(self, kind, call, data=b""):
         """Queue one frame; what one round of the loop queues is written at once."""
-        data = wire.frame(kind, call, data)
-        self.outgoing.append(data)
-        self.backlog += len(data)
-
-    def write(self, data):
-        """Write what the connection takes now; return how much that was."""
-        try:
-            return os.write(self.stdout, data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            # The caller is gone; stdin's end of file is what ends us.
-            return len(data)
+        self.outgoing += wire.HEADER.pack(kind, call, len(data)), data
+        self.backlog += wire.HEADER.size + len(data)
 
     def flush(self):
         """Write what is queued, as far as the connection takes it."""
-        data = b"".join(self.outgoing)
-        count = self.write(data)
-        self.backlog -= count
-        self.outgoing = [data[count:]] if count < len(data) else []
+        try:
+            self.backlog -= wire.write(self.stdout, self.outgoing)
+        except OSError:
+            # The caller is gone; stdin's end of file is what ends us.
+            self.outgoing, self.backlog = [], 0
         if self.outgoing and self.stdout not in self.handlers:
             self.watch(self.stdout, self.flush, select.POLLOUT)
         elif not self.outgoing:
@@ -151,6 +162,7 @@ class Supervisor:
         if not data:
             self.close()
             return
+        self.silent = 0
         for kind, number, piece in self.decoder.feed(data):
             if kind == wire.OPEN:
                 self.open(number, bytes(piece))
@@ -164,6 +176,8 @@ class Supervisor:
                     del self.blobs[digest]
                     self.uses.pop(digest, None)
                     self.untell(digest)
+            elif kind == wire.PING:
+                self.pace = wire.NUMBER.unpack(piece)[0] / 1000
             elif kind == wire.EXTEND:
                 piece = bytes(piece)
                 if piece.startswith(b"terminal"):
@@ -176,13 +190,21 @@ class Supervisor:
 
     def rest_stdin(self):
         """Stop reading the connection while workers are behind, and start again."""
-        behind = any(call.pending() > PENDING for call in self.calls.values())
+        self.behind = any(call.pending() > PENDING for call in self.calls.values())
         if not self.closing:
             # Resting, it still shows its end.
-            self.watch(self.stdin, self.on_stdin, 0 if behind else select.POLLIN)
+            self.watch(self.stdin, self.on_stdin, 0 if self.behind else select.POLLIN)
 
     def open(self, number, data):
-        blobs = self.needed(data) if len(data) > 1 else ()
+        flags, named = data[0], data[1:]
+        process = None
+        if flags & wire.INSIDE:
+            process = self.calls.get(wire.PROCESS.unpack_from(named)[0])
+            named = named[wire.PROCESS.size :]
+        blobs = self.needed(flags, named) if named else ()
+        if flags & wire.INSIDE:
+            Turn(self, process, number, flags, blobs)
+            return
         try:
             call = self.spares.pop(0) if self.spares else self.fork()
         except OSError as error:
@@ -190,14 +212,14 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
-        if data[0] & wire.HAS_PTY:
+        if flags & wire.HAS_PTY:
             blobs = list(blobs) + [loader.part("terminal").lend(call)]
-        call.begin(number, data[0] & wire.HAS_STDIN, blobs)
+        call.begin(number, flags, blobs)
 
-    def needed(self, data):
-        """Return the (digest, pieces) of the blobs that OPEN's data names."""
-        found = digests(data[1:])
-        if data[0] & wire.HAS_LIST:
+    def needed(self, flags, named):
+        """Return the (digest, pieces) of the blobs that OPEN names."""
+        found = digests(named)
+        if flags & wire.HAS_LIST:
             listed = digests(b"".join(self.blobs[found[0]]))
             self.use(found[0], listed)
             found += listed
@@ -229,6 +251,7 @@ class Supervisor:
     def close(self):
         """The caller is gone: kill all that runs for it."""
         self.closing = True
+        self.pace = 0
         self.unwatch(self.stdin)
         for call in list(self.calls.values()):
             call.cancel()
@@ -258,28 +281,26 @@ class Supervisor:
 
     def ask(self, fds):
         """Ask the forker for a worker."""
-        while True:
-            try:
-                forker.ask(self.forker, fds)
-                return
-            except BlockingIOError:
-                self.hear()
+        self.push(forker.ask, self.forker, fds)
 
     def tell(self, data):
         """Send the forker bytes."""
         view = memoryview(data)
         while view:
-            try:
-                view = view[self.forker.send(view) :]
-            except BlockingIOError:
-                self.hear()
+            view = view[self.push(self.forker.send, view) :]
 
-    def hear(self):
-        """While the forker's socket is full, hear what it says, or both would wait."""
-        waiting = select.poll()
-        waiting.register(self.forker.fileno(), select.POLLIN | select.POLLOUT)
-        waiting.poll()
-        self.on_forker()
+    def push(self, send, *args):
+        """Send to the forker; while its socket is full, hear what it says, or both would wait."""
+        while True:
+            try:
+                return send(*args)
+            except BlockingIOError:
+                waiting = select.poll()
+                waiting.register(self.forker.fileno(), select.POLLIN | select.POLLOUT)
+                waiting.poll()
+                self.on_forker()
+            except ConnectionError:
+                raise ORPHANED
 
     def stock(self):
         """Have the next calls' workers forked ahead of need; without one, a call asks."""
@@ -296,8 +317,10 @@ class Supervisor:
             data = self.heard + self.forker.recv(100 * forker.MESSAGE.size)
         except BlockingIOError:
             return
+        except ConnectionError:
+            data = self.heard
         if data == self.heard:
-            raise RuntimeError("the process that forks the workers has ended")
+            raise ORPHANED
         whole = len(data) - len(data) % forker.MESSAGE.size
         data, self.heard = data[:whole], data[whole:]
         for kind, pid, number in forker.MESSAGE.iter_unpack(data):
@@ -327,9 +350,10 @@ class Supervisor:
             self.spares.remove(made)
             self.hungry = False
         elif made.number in self.calls:
-            del self.calls[made.number]
+            for number in made.numbers():
+                self.calls.pop(number, None)
+                self.refuse(number, error)
             self.rest_stdin()
-            self.refuse(made.number, error)
 
     def ended(self, pid, status):
         """A worker's process has ended."""
@@ -344,6 +368,19 @@ class Supervisor:
         else:
             made.ended(status)
 
+    def crash(self, error):
+        """Say why all ends, and of each call that it does."""
+        for pid in self.workers:
+            processes.kill_tree(pid)
+        text = "%s: %s" % (type(error).__name__, error)
+        self.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])
+        for number in self.calls:
+            self.send(wire.DONE, number, wire.pack_status(False, True, 0))
+        self.send(wire.CRASH, 0)
+        _signal.alarm(2)  # Nobody may be there to read it.
+        os.set_blocking(self.stdout, True)
+        self.flush()
+
     def finish_dying(self):
         self.dying = [group for group in self.dying if not group.gone()]
 
@@ -355,21 +392,15 @@ def digests(data):
 
 def main(stdin, stdout):
     """Serve the connection on two descriptors until it ends, then exit."""
-    supervisor = None
+    supervisor = Supervisor(stdin, stdout)
     try:
         worker.settle()
         if hasattr(gc, "freeze"):
             # What is there now is never collected, so that workers share its pages.
             gc.freeze()
-        supervisor = Supervisor(stdin, stdout)
         supervisor.run()
     except BaseException as error:
-        if supervisor is not None and os.getpid() == supervisor.pid:
-            for pid in supervisor.workers:
-                processes.kill_tree(pid)
-            text = "%s: %s" % (type(error).__name__, error)
-            os.set_blocking(stdout, True)
-            supervisor.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])
-            supervisor.flush()
+        if os.getpid() == supervisor.pid:
+            supervisor.crash(error)
         os._exit(1)
     os._exit(0)

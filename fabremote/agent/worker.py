@@ -1,15 +1,17 @@
 """One call in its own process: read the payload, run it, answer, end.
 
 The worker is forked ahead of its call and waits for the payload on a pipe:
-8 bytes of total length, 4 bytes of header length, the header (marshal: a dict,
-see ``fabremote.shipping.payload``), the pickle and its out-of-band buffers. Blobs that it
-needs come before it, and answers to requests after it, see `bundle`. The answer
+8 bytes of length, 4 bytes of header length, the header (marshal: a dict, see
+``fabremote.shipping.payload``) and the pickle; then the buffers that it refers to. Blobs
+that it needs come before it, and answers to requests after it, see `bundle`. The answer
 goes out on another pipe as 8 bytes of total length, one letter, and the rest:
 
 ``V`` the value's pickle; ``E`` raised: the records of `raising`, pickled; ``L``
 the same, from loading the payload; ``M`` likewise, where modules of the caller's
 failed: 2 bytes of size and their names, NUL between them, go before; ``R`` the
 result was refused: (why, type, path, whether ``trust=`` could allow it).
+``B`` goes before a letter whose pickle has buffers, which end the answer: their
+number (4 bytes) and what `wire.Room` takes of each (8 bytes).
 """
 
 import atexit
@@ -21,7 +23,7 @@ import struct
 import sys
 from _pickle import dumps
 
-from . import answers, bundle, loader, processes, raising
+from . import answers, bundle, loader, processes, raising, wire
 
 TOTAL = bundle.TOTAL
 LENGTH = struct.Struct(">I")
@@ -32,11 +34,13 @@ STATUS = 0
 
 def payload(header, data):
     """Return the bytes of a payload without their total length, as the caller makes them."""
-    front = marshal.dumps(dict(header, sizes=[len(data)]), 2)
+    front = marshal.dumps(header, 2)
     return LENGTH.pack(len(front)) + front + data
 
 
-REHEARSAL = payload({"env": {}, "cwd": None, "encoding": "utf-8"}, dumps((len, ("",), {}, ()), 4))
+REHEARSAL = payload(
+    {"env": {}, "cwd": None, "encoding": "utf-8", "beside": ()}, dumps((len, ("",), {}, ()), 4)
+)
 
 
 def serve(payload_fd, reply_fd):
@@ -47,15 +51,17 @@ def serve(payload_fd, reply_fd):
     received = read_payload(payload_fd)
     if received is None:
         os._exit(0)
+    if "lasting" in received[0]:
+        loader.part("lasting").serve(payload_fd, reply_fd, received)
     if "bundle" in received[0] or "parts" in received[0]:
         bundle.connect(payload_fd, reply_fd)
     else:
         os.close(payload_fd)
-    pieces = respond(*received)
+    pieces = respond(received)
     if os.getpid() != me:
         # The function forked and both sides came back; one answer is enough.
         flush()
-        os._exit(0 if pieces[0] == b"V" else STATUS)
+        os._exit(0 if pieces[0][:1] in b"BV" else STATUS)
     end()
     bundle.disconnect()
     if os.getpid() == me:
@@ -71,7 +77,7 @@ def rehearse():
     """
     reading, writing = os.pipe()
     write_all(writing, [REHEARSAL])
-    respond(*read_payload(reading))
+    respond(read_payload(reading))
     flush()
     os.close(reading)
     os.close(writing)
@@ -97,22 +103,23 @@ def settle():
 
 
 def read_payload(fd):
-    """Return (header, pickle, buffers) read from ``fd``, or None if it ends first."""
+    """Return [header, pickle, rooms of buffers] read from ``fd``, or None if it ends first."""
     received = bundle.receive(fd)
     if received is not None and received[0] & bundle.BLOBBED:
         bundle.read_blobs(received[1])
         received = bundle.receive(fd, received[2])
     if received is None:
         return None
-    body = received[1]
+    _, body, ahead = received
     view = memoryview(body)
     start = LENGTH.size + LENGTH.unpack_from(body)[0]
     header = marshal.loads(bytes(view[LENGTH.size : start]))
-    parts = []
-    for size in header["sizes"]:
-        parts.append(view[start : start + size])
-        start += size
-    return header, parts[0], parts[1:]
+    rooms = [wire.Room(code) for code in header["beside"]]
+    for room in rooms:
+        ahead = bundle.fill(room, fd, ahead)
+        if ahead is None:
+            return None
+    return [header, view[start:], rooms]
 
 
 def write_all(fd, pieces):
@@ -127,8 +134,11 @@ def write_all(fd, pieces):
             view = view[os.write(fd, view) :]
 
 
-def respond(header, data, buffers):
-    """Run the call; return the answer's pieces."""
+def respond(received):
+    """Run the call that `read_payload` returned; return the answer's pieces."""
+    header, data, rooms = received
+    # What was sent lives as long as the function keeps it.
+    del received[:]
     try:
         prepare(header)
     except BaseException as error:
@@ -136,22 +146,28 @@ def respond(header, data, buffers):
     try:
         if "bundle" in header:
             loader.part("importing").install(header["bundle"])
-        fn, args, kwargs, trust = loader.load(data, buffers)
+        fn, args, kwargs, trust = loader.load(data, (room.take() for room in rooms))
+        del data
     except BaseException as error:
+        error.__notes__ = list(getattr(error, "__notes__", ())) + loader.libraries()
         pieces = failed(b"L", error, answers.Encoder())
         if not bundle.FAILED:
             return pieces
         names = "\0".join(bundle.FAILED).encode()[:65535]
         return [b"M", struct.pack(">H", len(names)), names] + pieces[1:]
     encoder = answers.Encoder(trust)
+    limit = sys.getrecursionlimit()
     try:
-        value = fn(*args, **kwargs)
-        if is_coroutine(value):
-            value = run_coroutine(value)
+        value = finished(fn(*args, **kwargs))
+        del args, kwargs
     except BaseException as error:
+        # Before anything is called: it may be so low that nothing can be.
+        sys.setrecursionlimit(limit)
         return failed(b"E", error, encoder)
+    if sys.getrecursionlimit() < limit:
+        sys.setrecursionlimit(limit)
     try:
-        return [b"V"] + encoder.encode(value).pieces
+        return encoder.encode(value, []).message(b"V")
     except answers.Refused as refusal:
         return [b"R", dumps(describe_refusal(refusal, encoder), 4)]
     except BaseException as error:
@@ -219,29 +235,29 @@ def carry(*args, **kwargs):
     """Call a method, ``args[0]``; return (value, instance), for the caller to take its state."""
     fn, instance = args[:2]
     try:
-        value = fn(*args[1:], **kwargs)
-        if is_coroutine(value):
-            value = run_coroutine(value)
+        value = finished(fn(*args[1:], **kwargs))
     except BaseException as error:
         vars(error)[CARRIED] = instance
         raise
     return value, instance
 
 
-def is_coroutine(value):
-    """Return whether ``value`` is what an async function returns when called."""
-    return type(value).__name__ == "coroutine" and hasattr(value, "cr_frame")
+def each(calls):
+    """Return the values of several calls in their order: of (function, args, kwargs)."""
+    return [finished(fn(*args, **kwargs)) for fn, args, kwargs in calls]
 
 
-def run_coroutine(coroutine):
-    """Run a coroutine to its end and return its value."""
+def finished(value):
+    """Return a value, or if it is what an async function returns when called, its result."""
+    if type(value).__name__ != "coroutine" or not hasattr(value, "cr_frame"):
+        return value
     import asyncio
 
     if hasattr(asyncio, "run"):
-        return asyncio.run(coroutine)
+        return asyncio.run(value)
     loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(coroutine)
+        return loop.run_until_complete(value)
     finally:
         loop.close()
 

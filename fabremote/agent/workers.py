@@ -18,8 +18,6 @@ SMALL = 16384
 DOZE = 0.001
 PIPE = 1 << 18
 _F_SETPIPE_SZ = 1031
-# The most pieces that one write may take.
-PIECES = 64
 # What a worker waits for that has logged: an answer of no bytes.
 NOTED = bundle.TOTAL.pack(bundle.TOTAL.size) + bundle.TOTAL.pack(0)
 
@@ -30,6 +28,11 @@ def widen(fd):
         fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE)
     except OSError:
         pass
+
+
+def packer(flags):
+    """Return what compresses an answer for a call with these flags, or None."""
+    return wire.Packer().pack if flags & wire.PACKS else None
 
 
 def blob_message(blobs):
@@ -71,6 +74,12 @@ class Worker:
         self.dozing = False
         self.relayed = 0.0
         self.noted = False
+        self.pack = None
+        # A lasting process's own number, the calls that wait for it, the blobs that it has.
+        self.home = None
+        self.turns = []
+        self.given = set()
+        self.ending = False
 
     def born(self, pid):
         """The worker's process is there."""
@@ -79,10 +88,13 @@ class Worker:
             self.doomed = False
             self.cancel()
 
-    def begin(self, number, has_stdin, blobs):
+    def begin(self, number, flags, blobs):
         """Bind the worker to its call, whose ``blobs`` (digest, pieces) go first."""
         self.number = number
-        if not has_stdin:
+        self.pack = packer(flags)
+        if flags & wire.LASTING:
+            self.home = number
+        if not flags & wire.HAS_STDIN:
             self.drop(self.stdin)
         if blobs:
             self.queues[self.payload] = blob_message(blobs)
@@ -106,37 +118,30 @@ class Worker:
             loader.part("terminal").resize(self, data)
         elif kind == wire.CANCEL:
             self.cancel()
+        elif kind == wire.END:
+            self.ending = True
+            self.advance()
 
-    def put(self, fd, data):
-        if fd in self.fds:
-            queue = self.queues[fd]
-            if not queue:
-                self.supervisor.watch(fd, lambda: self.pour(fd), select.POLLOUT)
-            queue.append(data)
+    def put(self, fd, *pieces):
+        if fd in self.fds and pieces:
+            self.queues[fd] += pieces
             self.pour(fd)
 
     def pour(self, fd):
         """Write to a pipe of the worker's what it takes now."""
-        queue, taken = self.queues[fd], 0
+        queue = self.queues[fd]
         try:
-            while queue:
-                count = os.writev(fd, queue[:PIECES])
-                taken += count
-                while queue and count >= len(queue[0]):
-                    count -= len(queue[0])
-                    del queue[0]
-                if count:
-                    queue[0] = memoryview(queue[0])[count:]
-                    break
-        except BlockingIOError:
-            pass
+            taken = wire.write(fd, queue)
         except OSError:
-            taken += sum(map(len, queue))
+            taken = sum(map(len, queue))
             del queue[:]
             self.drop(fd)
         if fd == self.stdin and taken:
             self.supervisor.send(wire.TAKEN, self.number, wire.NUMBER.pack(taken))
-        if not queue and fd in self.fds:
+        if queue and fd not in self.supervisor.handlers:
+            widen(fd)
+            self.supervisor.watch(fd, lambda: self.pour(fd), select.POLLOUT)
+        elif not queue and fd in self.fds:
             self.supervisor.unwatch(fd)
             if fd == self.stdin and self.stdin_ends:
                 self.drop(fd)
@@ -209,8 +214,12 @@ class Worker:
 
     def forward(self, kind, data):
         """Send ``data`` in frames of the call's."""
+        view = memoryview(data)
         for start in range(0, len(data), wire.MAX_DATA):
-            self.supervisor.send(kind, self.number, data[start : start + wire.MAX_DATA])
+            framed = kind, view[start : start + wire.MAX_DATA]
+            if kind == wire.REPLY and self.pack:
+                framed = self.pack(*framed)
+            self.supervisor.send(framed[0], self.number, framed[1])
 
     def read(self, fd, size):
         """Return bytes from a pipe; b"" if it holds none now or never will again."""
@@ -300,16 +309,48 @@ class Worker:
             self.supervisor.dying.append(self.cancelled)
 
     def finish(self):
-        """Relay the last output, end what is left of the group, and say so."""
+        """Relay the last output, say that the call is done, and close, or take the next one."""
         supervisor = self.supervisor
         self.drain()
-        answered = self.missing == 0
-        status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
-        supervisor.calls.pop(self.number, None)
-        supervisor.rest_stdin()
-        supervisor.send(wire.DONE, self.number, status)
+        self.say_done(self.number, self.missing == 0)
+        if self.home is not None:
+            self.answer, self.missing, self.window = b"", None, wire.WINDOW
+            if self.cancelled is None and self.status is None:
+                self.number = self.home
+                self.advance()
+                supervisor.flush()
+                return
+            for turn in self.turns:
+                turn.say_unbegun(self.status or 0)
+            if self.number != self.home:
+                self.say_done(self.home, False)
         supervisor.flush()
         self.close()
+
+    def say_done(self, number, answered):
+        """Say that a call, or a lasting process, has ended, and how."""
+        status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
+        self.supervisor.calls.pop(number, None)
+        self.supervisor.rest_stdin()
+        self.supervisor.send(wire.DONE, number, status)
+
+    def advance(self):
+        """If a lasting process is free, begin the next call in it, or let it end."""
+        if self.number != self.home:
+            return
+        if self.turns:
+            turn = self.turns.pop(0)
+            self.number, self.window, self.pack = turn.number, wire.WINDOW, turn.pack
+            blobs = [blob for blob in turn.blobs if blob[0] not in self.given]
+            self.given.update([blob[0] for blob in blobs])
+            self.put(self.payload, *((blob_message(blobs) if blobs else []) + turn.pieces))
+            self.listen()
+        elif self.ending:
+            self.drop(self.payload)
+
+    def numbers(self):
+        """Return the numbers of all calls that are the worker's."""
+        return {self.number, self.home or self.number, *[turn.number for turn in self.turns]}
 
     def clean_up(self):
         """The worker has ended: what it left behind in its process group must go."""
@@ -326,3 +367,44 @@ class Worker:
     def close(self):
         for fd in list(self.fds):
             self.drop(fd)
+
+
+class Turn:
+    """A call in a lasting process, which runs one after another."""
+
+    def __init__(self, supervisor, process, number, flags, blobs):
+        self.pack = packer(flags)
+        self.supervisor, self.process, self.number = supervisor, process, number
+        self.blobs, self.pieces = blobs, []
+        if process is None:
+            self.say_unbegun(0)
+        else:
+            supervisor.calls[number] = self
+            process.turns.append(self)
+            process.advance()
+
+    def take(self, kind, data):
+        """Act on a frame of the caller's for this call."""
+        if self.process.number == self.number or kind == wire.STDIN:
+            self.process.take(kind, data)
+        elif kind == wire.DATA:
+            self.pieces.append(data)
+        elif kind in (wire.CANCEL, wire.SKIP):
+            self.process.turns.remove(self)
+            self.say_unbegun(0)
+
+    def say_unbegun(self, status):
+        """Say that the call has ended before it began."""
+        self.supervisor.calls.pop(self.number, None)
+        status = wire.pack_status(False, False, status, wire.UNBEGUN)
+        self.supervisor.send(wire.DONE, self.number, status)
+
+    def pending(self):
+        """Return how many bytes wait for its turn."""
+        return sum(map(len, self.pieces))
+
+    def listen(self):
+        """Nothing of its own is heard: its process's is."""
+
+    def cancel(self):
+        """Nothing runs of its own: its process is cancelled."""

@@ -16,8 +16,10 @@ from typing import Any
 
 from fabremote.agent.loader import Stream
 from fabremote.exceptions import ResultError, UntrustedResult
+from fabremote.receiving import Buffers
 from fabremote.shipping import nodes, own
 from fabremote.shipping.nodes import Malformed, Node, quoted, shown
+from fabremote.shipping.own import Facts
 
 # What no trust could change.
 _UNSENDABLE = ("can't be pickled", "is nested too deeply", "raised ")
@@ -65,26 +67,35 @@ class Decoder:
         self._modules = modules
         self.trust = trust
         self.files = files
+        self._facts: dict[type, Facts] = {}
 
     def own(self, names: Set[str]) -> frozenset[str]:
         """Return those of ``names`` that are own modules whose source went along."""
         return frozenset(names & self._modules)
 
-    def value(self, data: memoryview) -> Any:
-        """Return the value in a pickle from the host; raise ResultError if it can't be had."""
+    def value(self, data: memoryview, buffers: Buffers | None = None) -> Any:
+        """Return the value in a pickle from the host; raise ResultError if it can't be had.
+
+        ``buffers``: what the pickle refers to; they become part of the value.
+        """
         if self.trust is True:
-            return self._full(data)
-        graph, tagged = nodes.read(data, lambda name: name in _OWN_TAGS or name in _builders())
+            return self._full(data, buffers)
+        size = len(data) if buffers is None else buffers.size
+
+        def known(name: str) -> bool:
+            return name in _OWN_TAGS or name in _builders()
+
+        graph, tagged = nodes.read(data, known, buffers or ())
         if not tagged:
             return graph
         try:
-            return nodes.Builder(self._make, self._shell, self._fill, len(data)).build(graph)
+            return nodes.Builder(self._make, self._shell, self._fill, size).build(graph)
         except UntrustedResult as error:
             raise self.untrusted(error.type_name, error.path, str(error)) from None
 
-    def _full(self, data: memoryview) -> Any:
+    def _full(self, data: memoryview, buffers: Buffers | None) -> Any:
         """trust=True: unpickle by name, which runs whatever code the host chose."""
-        reader = _FullUnpickler(Stream(data))
+        reader = _FullUnpickler(Stream(data), buffers=buffers or ())
         reader.classes = self._classes
         return reader.load()
 
@@ -115,16 +126,22 @@ class Decoder:
         if name == "trusted" and len(state) == 3:
             _checked(name, own.set_trusted_state, obj, *state)
         elif name == "instance" and len(args) == 3:
-            _checked(name, own.fill, obj, args, state)
+            _checked(name, own.fill, obj, args, state, self._facts_of(type(obj)).slots)
         else:
             raise Malformed(f"an answer holds a malformed {name}: it has no state")
 
     def _plain_class(self, ref: Any) -> type:
         cls = self._class(ref)
-        reason = own.needs_trust(cls)
+        reason = self._facts_of(cls).reason
         if reason is not None:
             raise UntrustedResult(f"its class defines {reason}", own.full_name(cls))
         return cls
+
+    def _facts_of(self, cls: type) -> Facts:
+        facts = self._facts.get(cls)
+        if facts is None:
+            facts = self._facts[cls] = Facts(cls)
+        return facts
 
     def _class(self, ref: Any) -> type:
         """Return the caller's own class that ``ref`` stands for."""

@@ -124,13 +124,7 @@ def dump(code: CodeType, remote: RemotePython, values: dict[str, Any] | None = N
 def _dump(
     code: CodeType, remote: RemotePython, values: dict[str, Any] | None
 ) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
-    known = _cache(code)
-    if "source" not in known:
-        try:
-            known["source"] = source.locate(code, values)
-        except source.Unknown as error:
-            known["source"] = error
-    found = known["source"]
+    found = _source(code, values)
     unknown = isinstance(found, source.Unknown)
     if unknown and not is_same(remote):
         raise _unknown(code, remote, found)
@@ -143,6 +137,22 @@ def _dump(
     args = (code.co_name, code.co_filename, code.co_firstlineno, found.head, body)
     more = (True,) if code.co_flags & source.CO_ITERABLE_COROUTINE else ()
     return sources.compiled, (*args, found.place, found.future, found.before, shown, *more)
+
+
+def _source(code: CodeType, values: dict[str, Any] | None) -> Any:
+    """Return the source of ``code``, or the reason that it isn't known."""
+    known = _cache(code)
+    if "source" not in known:
+        try:
+            known["source"] = source.locate(code, values)
+        except source.Unknown as error:
+            known["source"] = error
+    return known["source"]
+
+
+def has_source(code: CodeType, values: dict[str, Any] | None = None) -> bool:
+    """Return whether the source of ``code``, whose globals are ``values``, is known."""
+    return not isinstance(_source(code, values), source.Unknown)
 
 
 def is_same(remote: RemotePython) -> bool:

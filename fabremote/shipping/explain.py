@@ -21,6 +21,7 @@ from fabremote.shipping.modules import Modules, Scope, modules_of
 from fabremote.shipping.payload import check_callable, dump, name_of
 from fabremote.shipping.pickler import PayloadPickler
 from fabremote.shipping.sources import origin
+from fabremote.shipping.this_side import is_sent, named
 from fabremote.store import Blob
 
 
@@ -119,6 +120,7 @@ class _Noting(PayloadPickler):
         self.functions: dict[FunctionType, None] = {}
         self.codes: dict[CodeType, int] = {}
         self.needed: dict[str, None] = {}
+        self.named: dict[str, None] = {}
 
     def run(
         self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -135,7 +137,8 @@ class _Noting(PayloadPickler):
 
     def reducer_override(self, obj: Any) -> Any:
         result = super().reducer_override(obj)
-        if isinstance(obj, FunctionType) and result is not NotImplemented:
+        sent = result is not NotImplemented and result[0] is not named
+        if isinstance(obj, FunctionType) and sent:
             self.functions[obj] = None
         elif isinstance(obj, CodeType):
             self.codes[obj] = _bytes_in(result[1])
@@ -144,6 +147,12 @@ class _Noting(PayloadPickler):
     def need(self, module: str) -> None:
         self.needed[module] = None
         super().need(module)
+
+    def stand_in(self, obj: Any) -> Any:
+        found = super().stand_in(obj)
+        if found is not None:
+            self.named[found[1][2]] = None
+        return found
 
     # What was met
 
@@ -159,6 +168,8 @@ class _Noting(PayloadPickler):
         for name in self.needed:
             if name not in self.scope.bundle and name != "builtins":
                 yield Item("imported", name, 0, _why_imported(name, self.modules))
+        for name in self.named:
+            yield Item("imported", name, 0, "if it is there; else a stand-in, an error when used")
         given = [*enumerate(args), *kwargs.items()]
         for label, value in given:
             yield self._value("argument", str(label), value, f"of type {type(value).__qualname__}")
@@ -199,6 +210,8 @@ class _Noting(PayloadPickler):
         return Item(kind, name, chunks.size + sum(sizes) + blobs, why)
 
     def _why_by_value(self, name: str) -> str:
+        if is_sent(name):
+            return "of fabremote, which needn't be installed there"
         if self.scope.by_reference(name):
             return f"not to be found in {name} by its name"
         reason = None

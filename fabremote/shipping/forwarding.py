@@ -20,12 +20,14 @@ import marshal
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from fabremote.agent.bundle import MORE, PACKAGE, REQUEST, TOTAL
 from fabremote.exceptions import ResultError
+from fabremote.shipping.finding import find_spec
 from fabremote.shipping.modules import Scope, stale, with_parents
-from fabremote.shipping.sources import MARSHAL, Source, find_spec, is_installed_file
+from fabremote.shipping.sources import MARSHAL, Source, is_installed_file
 
 # The largest data file that is sent, in bytes.
 LARGEST = 64 << 20
@@ -37,16 +39,30 @@ DEEPEST = 64
 REQUESTS = 100_000
 
 
+@dataclass
+class Memory:
+    """What a lasting process has of its caller's, for the calls that follow.
+
+    ``classes``: by number. ``sent``: modules. ``roots``: the names below which it
+    may ask for others. ``files``: those that code came from.
+    """
+
+    classes: list[type] = field(default_factory=list)
+    sent: dict[str, Source] = field(default_factory=dict)
+    roots: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+
+
 class Forwarder:
     """Answers the requests of one call.
 
     ``modules`` and ``files``: what was sent of the caller's, kept up to date.
     """
 
-    def __init__(self, scope: Scope, files: set[str]) -> None:
+    def __init__(self, scope: Scope, files: set[str], memory: Memory | None = None) -> None:
         self._scope = scope
-        self._roots = set(scope.roots())
-        self._sent = dict(scope.bundle)
+        self._roots = set(scope.roots()) if memory is None else memory.roots
+        self._sent = dict(scope.bundle) if memory is None else memory.sent
         self.modules = set(self._sent)
         self.files = files
         self._requests = 0
@@ -164,7 +180,8 @@ class Forwarder:
         folders = [place for place in self._places(package, path) if os.path.isdir(place)]
         for folder in folders:
             for entry in _entries(folder):
-                if not entry.name.startswith(".") and entry.name != "__pycache__":
+                # Not even the names of what is kept.
+                if self._places(package, f"{path}/{entry.name}" if path else entry.name):
                     is_package = os.path.isfile(os.path.join(entry.path, "__init__.py"))
                     found.setdefault(entry.name, (entry.name, entry.is_dir(), is_package))
         return sorted(found.values()) if folders else None
@@ -207,4 +224,4 @@ def _is_below(place: str, folder: str) -> bool:
     return place.startswith(folder + os.sep) and "/." not in place[len(folder) :]
 
 
-__all__ = ["LARGEST", "PART", "Forwarder"]
+__all__ = ["LARGEST", "PART", "Forwarder", "Memory"]

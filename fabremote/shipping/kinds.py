@@ -34,7 +34,7 @@ import urllib.parse
 import uuid
 from typing import Any
 
-from fabremote.shipping import kinds_arrays
+from fabremote.shipping import kinds_arrays, kinds_random
 from fabremote.shipping.builders import (
     ANY,
     OPTIONAL_STR,
@@ -337,3 +337,4 @@ _urls(bytes, urllib.parse.ParseResultBytes, urllib.parse.SplitResultBytes)
 _urls(bytes, urllib.parse.DefragResultBytes)
 
 BUILDERS.update(kinds_arrays.BUILDERS)
+BUILDERS.update(kinds_random.BUILDERS)

@@ -13,6 +13,7 @@ import importlib.machinery
 import marshal
 import os
 import sys
+import threading
 from collections.abc import Iterator, Set
 from types import ModuleType
 
@@ -21,6 +22,7 @@ import cloudpickle
 from fabremote.agent.bundle import MODULE
 from fabremote.exceptions import ShippingError
 from fabremote.shipping import source_syntax, sources
+from fabremote.shipping.finding import find_spec
 from fabremote.shipping.sources import (
     MARSHAL,
     Source,
@@ -30,6 +32,7 @@ from fabremote.shipping.sources import (
     source_of,
     stamp_of,
 )
+from fabremote.shipping.this_side import is_sent
 from fabremote.store import Blob, BlobList
 
 # What imports modules by names that only the running code knows.
@@ -41,6 +44,7 @@ class Modules:
 
     def __init__(self, given: tuple[str, ...]) -> None:
         self._rules = {name.lstrip("-"): not name.startswith("-") for name in given}
+        self._reading = threading.RLock()
         self._closures: dict[tuple[str, bool], dict[str, Source]] = {}
         self._reasons: dict[str, tuple[dict[str, Source], str | None]] = {}
         self._folders: dict[str, tuple[tuple[int, int] | None, list[str]]] = {}
@@ -77,11 +81,12 @@ class Modules:
 
         ``at_load``: only those imported as it is loaded.
         """
-        known = self._closures.get((name, at_load))
-        # What was reloaded, or changed in its file, is read again.
-        if not known or not all(self.source_of(one) is known[one] for one in known):
-            known = self._closures[name, at_load] = self._closure(name, at_load)
-        return known
+        with self._reading:  # once for all threads of a group
+            known = self._closures.get((name, at_load))
+            # What was reloaded, or changed in its file, is read again.
+            if not known or not all(self.source_of(one) is known[one] for one in known):
+                known = self._closures[name, at_load] = self._closure(name, at_load)
+            return known
 
     def _closure(self, name: str, at_load: bool) -> dict[str, Source]:
         found: dict[str, Source] = {}
@@ -97,6 +102,8 @@ class Modules:
     def by_reference(self, name: str) -> bool:
         """Return whether code of module ``name`` is imported there, not sent as data."""
         if cloudpickle.list_registry_pickle_by_value() and _is_registered(name):
+            return False
+        if is_sent(name):
             return False
         rule, kind = self.rule(name), origin(name)
         if rule is False or kind == "standard":
@@ -212,6 +219,10 @@ class Scope:
             source_syntax.reads(each.text, self.version) for each in needed.values()
         )
 
+    def is_named(self, name: str) -> bool:
+        """Return whether code of an installed module is only named, not sent by the option."""
+        return self.by_reference(name) and self.modules.rule(name) is not True
+
     def is_importable(self, module: ModuleType) -> bool:
         """Return whether a module object can go as its name."""
         return sys.modules.get(module.__name__) is module and self.by_reference(module.__name__)
@@ -283,7 +294,7 @@ def stale(source: Source) -> str:
 
 
 def _unsendable(name: str) -> str:
-    spec = sources.find_spec(name)
+    spec = find_spec(name)
     if spec is None:
         return f"modules={[name]!r}: there is no module {name} here. Install it here, too."
     if isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
@@ -368,26 +379,4 @@ def _listing(folder: str) -> list[str]:
         return []
 
 
-# What isn't there
-
-
-def explain_missing(name: str, modules: Modules, where: str) -> str:
-    """Return the message for a module that couldn't be imported on ``where``."""
-    if is_standard(name):
-        why = "It is part of newer or other Pythons' standard library: name one with python=."
-    elif modules.rule(name) is False:
-        why = f"modules= keeps it from being sent: leave that out, or install {name} there."
-    else:
-        top = name.partition(".")[0]
-        install = f'install it there, as with requires=["{top}"].'
-        spec = sources.find_spec(name)
-        if spec is None:
-            why = f"Nor is it here: {install}"
-        elif isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
-            why = f"It is a compiled extension: {install}"
-        else:
-            why = f'Send it with modules=["{top}"], or {install}'
-    return f"No module named {name!r} on {where}. {why}"
-
-
-__all__ = ["MODULE", "Modules", "Scope", "explain_missing", "modules_of", "own_names"]
+__all__ = ["MODULE", "Modules", "Scope", "modules_of", "own_names"]

@@ -11,19 +11,29 @@ of ours.
 from __future__ import annotations
 
 import _pickle
-from collections.abc import Callable
+import collections
+import time
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from fabremote.agent.loader import Stream
 from fabremote.exceptions import ResultError, UntrustedResult
 from fabremote.printing import printable
 from fabremote.shipping import scan
 from fabremote.shipping.scan import Cost, Malformed
+from fabremote.shipping.timed import Timed
 
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
 _SIZED = frozenset([str, bytes, bytearray, list, tuple, dict, set, frozenset])
 _CONTAINERS = frozenset([list, tuple, dict, set, frozenset])
 _HASHING = frozenset([dict, set, frozenset])
+# What Python drops by recursion in C, so that a chain of them overflows the stack.
+_CHAINED = ("deque", "defaultdict", "slice")
+# Dicts and sets up to this size may collide as they will.
+_MANY = 1000
+# The most levels of objects in objects where such are among them.
+CHAIN = 1000
+# Beside an object on a stack: its parts are done.
+_LEAVE: Any = object()
 # How much of a host's texts a message quotes.
 QUOTED = 100
 _PATH_LENGTH = 300
@@ -67,15 +77,19 @@ class Tag:
         raise Malformed("an answer sets the state of a tag")
 
 
-def read(data: memoryview, known: Callable[[str], bool]) -> tuple[Any, bool]:
+def read(
+    data: memoryview, known: Callable[[str], bool], buffers: Iterable[Any] = ()
+) -> tuple[Any, bool]:
     """Return (graph, whether it has anything to build) of an answer's pickle.
 
-    ``known`` says whether a tag may be used. Raises Malformed, whatever is
-    wrong with the bytes.
+    ``known`` says whether a tag may be used; ``buffers`` are what the pickle
+    refers to. Raises Malformed, whatever is wrong with the bytes.
     """
     try:
-        scan.check(data)
-        reader = _Reader(Stream(data))
+        started = time.thread_time()
+        checked = scan.check(data)
+        timed = Timed(checked, time.thread_time() - started)
+        reader = _Reader(timed, buffers=buffers)
         reader.known, reader.used = known, {}
         return reader.load(), bool(reader.used)
     except Malformed:
@@ -148,6 +162,7 @@ class Builder:
         """
         try:
             order = self._order(root)
+            self._check_depth(order)
             for obj in order:
                 if type(obj) in _HASHING:
                     self._hash(obj)
@@ -184,35 +199,54 @@ class Builder:
 
     def _order(self, root: Any) -> list[Any]:
         """Return everything to build, each after what it is made of; note what exists early."""
-        order, seen, stack = [], set(), [(root, False)]
+        order: list[Any] = []
+        seen: set[int] = set()
+        stack = [root]
         while stack:
-            obj, leaving = stack.pop()
-            if leaving:
-                order.append(obj)
+            obj = stack.pop()
+            if obj is _LEAVE:
+                order.append(stack.pop())
                 continue
-            if type(obj) in _ATOMS or id(obj) in seen:
+            if id(obj) in seen:
                 continue
             seen.add(id(obj))
-            self._note(obj)
-            stack.append((obj, True))
-            stack.extend((part, False) for part in _parts(obj))
+            parts = [part for part in _parts(obj) if type(part) not in _ATOMS]
+            if not self._note(obj, bool(parts)):
+                stack += (obj, _LEAVE, *parts)
         return order
 
-    def _note(self, obj: Any) -> None:
-        self._current = obj
-        if type(obj) in (list, dict, set):
+    def _note(self, obj: Any, nested: bool) -> bool:
+        """Note what exists already; return whether that is all there is to do for it."""
+        kind = type(obj)
+        if kind is Node:
+            if obj.state is not None:
+                self._current = obj
+                shell = self._shell(obj)
+                if shell is not None:
+                    self._built[id(obj)] = shell
+            return False
+        plain = not nested and kind in _CONTAINERS
+        if plain or kind is list or kind is dict or kind is set:
             self._built[id(obj)] = obj
-        elif type(obj) is Node and obj.state is not None:
-            shell = self._shell(obj)
-            if shell is not None:
-                self._built[id(obj)] = shell
+        return plain
+
+    def _check_depth(self, order: list[Any]) -> None:
+        """Refuse chains of objects that Python could not drop."""
+        if not any(type(obj) is Node and obj.name in _CHAINED for obj in order):
+            return
+        depths: dict[int, int] = {}
+        for obj in order:
+            depth = 1 + max((depths.get(id(part), 0) for part in _parts(obj)), default=0)
+            if depth > CHAIN:
+                raise Malformed("an answer nests objects too deeply")
+            depths[id(obj)] = depth
 
     def _value(self, obj: Any) -> Any:
         kind = type(obj)
         if kind is tuple:
-            return tuple(self._get(part) for part in obj)
+            return tuple(self._get_all(obj))
         if kind is frozenset:
-            return frozenset(self._get(part) for part in obj)
+            return frozenset(self._distinct(obj))
         if kind is Node:
             args = self._all(obj.args)
             self._spend(args)
@@ -222,10 +256,20 @@ class Builder:
 
     def _spend(self, args: tuple[Any, ...]) -> None:
         """Count what a constructor may copy: a pickle can name one large part many times."""
-        size = sum(len(arg) for arg in args if type(arg) in _SIZED)
-        if self._keys:
-            size += sum(self._keys.get(id(arg), 0) for arg in args)
+        size = 0
+        for arg in args:
+            if type(arg) in _SIZED:
+                size += len(arg)
+                if type(arg) in _HASHING and len(arg) > _MANY:
+                    self._collide(arg)
+            if self._keys:
+                size += self._keys.get(id(arg), 0)
         self._budget.spend(size)
+
+    def _collide(self, keys: Iterable[Any]) -> None:
+        """Count what comparing the keys that have one hash takes: the square of their number."""
+        counts = collections.Counter(map(hash, keys))
+        self._budget.spend(sum(count * count for count in counts.values() if count > 1))
 
     def _hash(self, holder: Any) -> None:
         """Count what it will cost to hash the keys of a dict, or the items of a set."""
@@ -255,15 +299,17 @@ class Builder:
         return self._costs.get(id(obj), (1, 0))
 
     def _all(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self._waiting.isdisjoint(map(id, parts)):
+        if self._waiting and not self._waiting.isdisjoint(map(id, parts)):
             raise _Cycle("an answer has a cycle through values that can't be in one")
-        return tuple(self._get(part) for part in parts)
+        return tuple(self._get_all(parts))
 
     def _get(self, part: Any) -> Any:
-        if type(part) in _ATOMS:
-            return part
+        return self._get_all((part,))[0]
+
+    def _get_all(self, parts: Iterable[Any]) -> list[Any]:
+        built = self._built
         try:
-            return self._built[id(part)]
+            return [part if type(part) in _ATOMS else built[id(part)] for part in parts]
         except KeyError:
             raise _Cycle("an answer has a cycle through values that can't be in one") from None
 
@@ -271,19 +317,26 @@ class Builder:
         """Put the built parts into a container or an object with state."""
         kind = type(obj)
         if kind is list:
-            obj[:] = [self._get(part) for part in obj]
+            obj[:] = self._get_all(obj)
         elif kind is dict:
-            pairs = [(self._get(key), self._get(value)) for key, value in obj.items()]
+            keys, values = self._distinct(obj), self._get_all(obj.values())
             obj.clear()
-            obj.update(pairs)
+            obj.update(zip(keys, values, strict=True))
         elif kind is set:
-            parts = [self._get(part) for part in obj]
+            parts = self._distinct(obj)
             obj.clear()
             obj.update(parts)
         elif kind is Node and obj.state is not None:
             state = self._all(obj.state)
             self._spend(state)
             self._fill(self._built[id(obj)], obj.name, self._all(obj.args), state)
+
+    def _distinct(self, keys: Collection[Any]) -> list[Any]:
+        """Return what the keys of a dict stand for, or the items of a set."""
+        found = self._get_all(keys)
+        if len(found) > _MANY:
+            self._collide(found)
+        return found
 
 
 def _path(root: Any, target: Any) -> str:

@@ -12,10 +12,12 @@ import collections
 import dataclasses
 import enum
 import sys
-from typing import Any
+from typing import Any, TypeAlias
 
+from fabremote.exceptions import UntrustedResult
 from fabremote.shipping.nodes import shown
 
+Slots: TypeAlias = dict[str, Any]
 _BASES: dict[Any, type] = {
     None: object,
     **{
@@ -23,6 +25,15 @@ _BASES: dict[Any, type] = {
         for kind in (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
     },
 }
+# Where the position in a UnicodeError's arguments begins.
+_POSITIONS = (
+    (UnicodeEncodeError, 2),
+    (UnicodeDecodeError, 2),
+    (UnicodeTranslateError, 1),
+)
+# The most columns of a SyntaxError's line: Python marks as many as there are said to be.
+_COLUMNS = 1 << 16
+_LINES = 1 << 31
 # The bases whose objects can exist before their content.
 EARLY = (None, "list", "dict", "set")
 # Methods that would run, or be run around, as an instance is rebuilt or dropped.
@@ -94,6 +105,22 @@ def needs_trust(cls: type) -> str | None:
     return None
 
 
+class Facts:
+    """What of a class decides how its instances are rebuilt; good for one answer.
+
+    ``reason``: see `needs_trust`. ``slots``: the descriptors of its slots by name.
+    """
+
+    def __init__(self, cls: type) -> None:
+        self.reason = needs_trust(cls)
+        self.slots = {
+            name: member
+            for base in cls.__mro__
+            for name, member in vars(base).items()
+            if type(member).__name__ == "member_descriptor" and base.__module__ != "builtins"
+        }
+
+
 def _is_generated(cls: type, name: str) -> bool:
     """Whether a method is one that dataclasses or Python itself made, and so harmless."""
     if name in ("__setattr__", "__delattr__", "__setstate__", "__reduce__"):
@@ -138,8 +165,11 @@ def create(cls: type, base: Any, value: Any) -> Any:
     return made
 
 
-def fill(obj: Any, args: tuple[Any, ...], state: tuple[Any, ...]) -> None:
-    """Put content and attributes into an instance that `create` made."""
+def fill(obj: Any, args: tuple[Any, ...], state: tuple[Any, ...], slots: Slots) -> None:
+    """Put content and attributes into an instance that `create` made.
+
+    ``slots``: its class's, see `Facts`.
+    """
     base = args[1]
     if len(state) != 2 or type(state[0]) is not dict:
         raise ValueError("a state that isn't a dict")
@@ -152,7 +182,8 @@ def fill(obj: Any, args: tuple[Any, ...], state: tuple[Any, ...]) -> None:
             kind.__setitem__(obj, key, value)
     elif base == "set":
         set.update(obj, _exactly(state[1], set))
-    set_attributes(obj, state[0])
+    if state[0]:
+        set_attributes(obj, state[0], slots)
 
 
 def _exactly(value: Any, kind: type) -> Any:
@@ -161,24 +192,24 @@ def _exactly(value: Any, kind: type) -> Any:
     return value
 
 
-def set_attributes(obj: Any, state: dict[Any, Any]) -> None:
+def set_attributes(obj: Any, state: dict[Any, Any], slots: Slots) -> None:
     """Set attributes in the instance's ``__dict__`` and slots, past the class's own code."""
-    slots = {
-        name: member
-        for base in type(obj).__mro__
-        for name, member in vars(base).items()
-        if type(member).__name__ == "member_descriptor" and base.__module__ != "builtins"
-    }
-    for name, value in state.items():
-        if type(name) is not str or (name.startswith("__") and name.endswith("__")):
+    for name in state:
+        if type(name) is not str or (name[:2] == "__" and name[-2:] == "__"):
             raise ValueError(f"an attribute called {shown(name)}")
-        if name in slots:
-            slots[name].__set__(obj, value)
-        else:
-            try:
-                object.__getattribute__(obj, "__dict__")[name] = value
-            except AttributeError:
-                raise ValueError(f"no attribute {shown(name)}") from None
+    others = state
+    if slots:
+        others = {name: value for name, value in state.items() if name not in slots}
+        for name, value in state.items():
+            if name in slots:
+                slots[name].__set__(obj, value)
+    if not others:
+        return
+    try:
+        attributes = object.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        raise ValueError(f"no attribute {shown(next(iter(others)))}") from None
+    attributes.update(others)
 
 
 def member(cls: type, name: Any, *value: Any) -> Any:
@@ -188,7 +219,9 @@ def member(cls: type, name: Any, *value: Any) -> Any:
     if type(name) is str and name in cls.__members__:
         return cls.__members__[name]
     if name is None and len(value) == 1 and type(value[0]) is int and issubclass(cls, enum.Flag):
-        return cls(value[0])
+        if any("_missing_" in vars(base) for base in cls.__mro__ if base.__module__ != "enum"):
+            raise UntrustedResult("its class defines _missing_", full_name(cls))
+        return enum.EnumMeta.__call__(cls, value[0])
     raise ValueError(f"{full_name(cls)} has no member {shown(name)}")
 
 
@@ -238,8 +271,9 @@ def create_exception(cls: type, args: Any, state: Any) -> BaseException:
         raise ValueError("an exception that isn't one")
     reason = needs_trust(cls)
     if reason is not None and reason not in _UNUSED_BY_EXCEPTIONS:
-        raise ValueError(f"its class defines {reason}")
+        raise UntrustedResult(f"its class defines {reason}", full_name(cls))
     base = next(kind for kind in cls.__mro__ if kind.__module__ == "builtins")
+    _check_arguments(base, args)
     made: BaseException = base.__new__(cls, *args)
     base.__init__(made, *args)  # type: ignore[misc]
     plain = dict(state)
@@ -247,5 +281,24 @@ def create_exception(cls: type, args: Any, state: Any) -> BaseException:
         # Kept in C by these, not in the instance's __dict__.
         if name in plain and hasattr(base, name):
             BaseException.__setattr__(made, name, plain.pop(name))
-    set_attributes(made, plain)
+    set_attributes(made, plain, Facts(cls).slots)
     return made
+
+
+def _check_arguments(base: type, args: tuple[Any, ...]) -> None:
+    """Raise ValueError for arguments on which Python itself would stumble as it shows them."""
+    for kind, at in _POSITIONS:
+        if issubclass(base, kind):
+            # Python 3.13 is the first to check them; others read what is there in memory.
+            start, end = args[at : at + 2]
+            if not 0 <= start <= end < _LINES:
+                raise ValueError("its position is outside of what it is in")
+    if issubclass(base, SyntaxError) and len(args) > 1:
+        _, line, column, _, *more = tuple(args[1])
+        end_line, end_column = (more or [None, None])[:2]
+        for number, limit in (
+            *((line, _LINES), (end_line, _LINES)),
+            *((column, _COLUMNS), (end_column, _COLUMNS)),
+        ):
+            if number is not None and not (type(number) is int and -1 <= number < limit):
+                raise ValueError("its place in the source can't be one")

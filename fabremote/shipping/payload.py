@@ -11,11 +11,11 @@ from typing import Any
 
 from fabremote import terminals
 from fabremote.agent.answers import Chunks
-from fabremote.bootstrap import RemotePython
+from fabremote.bootstrap import RemotePython, extra
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
 from fabremote.shipping import culprits, records
-from fabremote.shipping.forwarding import Forwarder
+from fabremote.shipping.forwarding import Forwarder, Memory
 from fabremote.shipping.modules import Scope, modules_of
 from fabremote.shipping.pickler import PayloadPickler
 from fabremote.shipping.reducers import Forbidden
@@ -47,7 +47,8 @@ class Payload:
     def size(self) -> int:
         """The number of bytes that travel in full, were nothing sent before."""
         own = sum(memoryview(piece).nbytes for piece in self.parcel.pieces)
-        return own + sum(len(blob.data) for blob in self.parcel.needed)
+        extras = sum(len(extra(name)) for name in self.parcel.extras)
+        return own + extras + sum(len(blob.data) for blob in self.parcel.needed)
 
 
 def name_of(fn: Any) -> str:
@@ -75,16 +76,19 @@ def dump(
     options: Options,
     remote: RemotePython,
     by_value: Set[str] = frozenset(),
+    memory: Memory | None = None,
 ) -> Payload:
     """Return the payload of a call, or raise ShippingError naming what can't be sent.
 
-    ``by_value``: own modules that ``remote`` could not load.
+    ``by_value``: own modules that ``remote`` could not load. ``memory``: that of the
+    lasting process that it is for, brought up to date.
     """
     trust = options.trust if options.trust is True else tuple(options.trust or ())
-    chunks = Chunks()
-    buffers: list[pickle.PickleBuffer] = []
+    # A Python there that can't take buffers apart from the pickle gets them in it.
+    chunks = Chunks([] if remote.version >= (3, 8) else None)
     scope = Scope(modules_of(options.modules), remote.version[:2], by_value)
-    pickler = PayloadPickler(chunks, remote, buffers.append, scope)
+    classes = memory.classes if memory is not None else None
+    pickler = PayloadPickler(chunks, remote, chunks.add, scope, classes)
     try:
         pickler.dump((fn, args, dict(kwargs), trust))
         listed = scope.listed()
@@ -92,9 +96,8 @@ def dump(
         raise
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
-    views = [buffer.raw() for buffer in buffers]
     header: dict[str, Any] = {
-        "sizes": [chunks.size, *(view.nbytes for view in views)],
+        "beside": chunks.rooms(),
         "env": terminals.environment(options.env) if options.pty else dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
@@ -104,19 +107,26 @@ def dump(
         header["parts"] = parts
     if listed is not None:
         header["bundle"] = listed.blob.digest
+    if memory is not None:
+        header["lasting"] = True
     front = marshal.dumps(header, MARSHAL)
-    size = _LENGTH.size + len(front) + chunks.size + sum(view.nbytes for view in views)
-    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces, *views]
+    size = _LENGTH.size + len(front) + chunks.size
+    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
+    pieces += [data for _, data in chunks.beside or ()]
     extras = pickler.extras.union(name for name, _ in parts)
     if listed is not None:
         extras.add("importing")
     parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
-    if listed is None:
+    if listed is None and memory is None:
         return Payload(parcel, pickler.classes, files=pickler.files)
     files = pickler.files.union(source.file for source in scope.bundle.values())
-    forwarder = Forwarder(scope, files)
+    if memory is not None:
+        files = memory.files = files | memory.files
+        memory.roots |= scope.roots()
+        memory.sent.update(scope.bundle)
+    forwarder = Forwarder(scope, files, memory)
     return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part)
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fabric.group import Group
 from invoke.context import Context
@@ -17,7 +17,7 @@ from invoke.context import Context
 from fabremote.agent import classes as agent_classes
 from fabremote.agent import importing, loader, sources
 from fabremote.bootstrap import EXTRA_MODULES, RemotePython
-from fabremote.shipping import classes, code, third_party
+from fabremote.shipping import class_source, classes, code, third_party, this_side
 from fabremote.shipping.modules import Scope
 from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
 from fabremote.shipping.singletons import Singleton
@@ -29,7 +29,10 @@ BLOB = 200
 BLOBS = 1000
 
 # What a function of the agent's needs there beside what every agent has.
-_EXTRAS = {loader.LOCAL_NAME + name: (name,) for name in EXTRA_MODULES}
+_EXTRAS = {
+    **{loader.LOCAL_NAME + name: (name,) for name in EXTRA_MODULES},
+    loader.LOCAL_NAME + "class_sources": ("importing", "class_sources"),
+}
 
 # Compared by identity, so that they must be the far side's own.
 _SENTINELS = {
@@ -66,21 +69,35 @@ class Namespace:
         return mine and self._scope.by_reference(self.name)
 
 
+class ClassText(NamedTuple):
+    """Stands for a class's source in a payload: as it is read, `inspect` there learns of it."""
+
+    cls: type
+    source: class_source.ClassSource
+
+
 class PayloadPickler(_pickle.Pickler):
     """A pickler of one payload.
 
     ``classes``: the caller's own classes in it, by number. ``scope``: the
     modules that it refers to. ``blobs``: its large constants, by digest.
     ``files``: those that its code came from. ``extras``: the agent's modules that make it.
+    For a lasting process ``classes`` are those of its calls before, and it keeps its own.
     """
 
     def __init__(
-        self, file: Any, remote: RemotePython, buffers: Callable[[Any], Any] | None, scope: Scope
+        self,
+        file: Any,
+        remote: RemotePython,
+        buffers: Callable[[Any], Any] | None,
+        scope: Scope,
+        classes: list[type] | None = None,
     ) -> None:
         protocol = self.protocol = 5 if remote.version >= (3, 8) else 4
         super().__init__(file, protocol, buffer_callback=buffers if protocol == 5 else None)
         self.remote = remote
-        self.classes: list[type] = []
+        self.lasting = classes is not None
+        self.classes: list[type] = [] if classes is None else classes
         self.scope = scope
         self.blobs: dict[bytes, Blob] = {}
         self.files: set[str] = set()
@@ -126,6 +143,13 @@ class PayloadPickler(_pickle.Pickler):
         self.need(module)
         return True
 
+    def stand_in(self, obj: Any) -> Any:
+        """Return how what code names of this side's libraries is found there, or None."""
+        args = this_side.stand_in(obj)
+        if args is None or not self.scope.is_named(args[0]):
+            return None
+        return this_side.named, args
+
     def need(self, module: str) -> None:
         """Have an own module's source, and what it imports, go along."""
         self.scope.need(module)
@@ -147,7 +171,7 @@ class PayloadPickler(_pickle.Pickler):
             return loader.imported, (home.name,)
         make = importing.package if self.scope.package(home.name) else loader.module
         return make, (
-            home.name,
+            this_side.name_there(home.name),
             home.values.get("__file__"),
             home.values.get("__package__"),
         )
@@ -158,7 +182,7 @@ class PayloadPickler(_pickle.Pickler):
             self.extras.update(_EXTRAS.get(fn.__module__, ()))
             return NotImplemented
         if self.goes_by_name(fn):
-            return NotImplemented
+            return self.stand_in(fn) or NotImplemented
         if id(fn.__code__) in LIBRARY_CODES:
             return library_function(self, fn)
         make = code.dump(fn.__code__, self.remote, fn.__globals__).make
@@ -179,6 +203,9 @@ class PayloadPickler(_pickle.Pickler):
         submodules: list[str] = []
         parts: list[tuple[types.ModuleType, dict[str, Any]]] = []
         for module in filter(_is_module, [*used.values(), *_captured(fn)]):
+            if self.stand_in(module) is not None:
+                parts += this_side.parts(module, found.names)
+                continue
             submodules += self._submodules(module, found.names)
             if not self.scope.is_importable(module):
                 parts.append((module, _attributes(module, found.names)))
@@ -219,20 +246,40 @@ class PayloadPickler(_pickle.Pickler):
             return recipe.make, recipe.args
         return sources.unpacked, (recipe.make, recipe.packed)
 
+    def reduce_class_text(self, text: ClassText) -> Any:
+        self.files.add(text.source.file)
+        blob = text.source.text
+        return text.source.description(text.cls, blob if self.stores(blob) else blob.data)
+
     def reduce_class(self, cls: type) -> Any:
         if cls.__module__ == "builtins":
             name = _NAMED_TYPES.get(id(cls))
             return NotImplemented if name is None else (loader.attribute, ("types", name))
         if self.goes_by_name(cls):
+            if (found := self.stand_in(cls)) is not None:
+                return found
             public = classes.public_name(cls)
             return NotImplemented if public is None else (loader.attribute, public)
-        number = len(self.classes)
+        number = self._number(cls)
+        make, args, state = self._class(cls, number)
+        if self.lasting:
+            make, args = agent_classes.once, (make, *args)
+        return make, args, state, None, None, agent_classes.set_class
+
+    def _number(self, cls: type) -> int:
+        """Return the class's number in the call, or in its lasting process."""
+        if self.lasting:
+            for number, known in enumerate(self.classes):
+                if known is cls:
+                    return number
         self.classes.append(cls)
-        return (*self._class(cls, number), None, None, agent_classes.set_class)
+        return len(self.classes) - 1
 
     def _class(self, cls: Any, number: int) -> tuple[Any, tuple[Any, ...], Any]:
         """Return what makes a class there, its arguments, and the state that fills it in."""
         namespace, more = classes.namespace(cls), classes.more(cls)
+        if (found := class_source.source_of(cls)) is not None:
+            more["source"] = ClassText(cls, found)
         named: tuple[Any, ...] = number, type(cls), cls.__name__, cls.__bases__, namespace
         if classes.is_enum(cls):
             more["members"] = classes.member_attributes(cls)
@@ -285,4 +332,5 @@ _HANDLERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     types.FunctionType: PayloadPickler.reduce_function,
     types.CodeType: PayloadPickler.reduce_code,
     Namespace: PayloadPickler.reduce_namespace,
+    ClassText: PayloadPickler.reduce_class_text,
 }

@@ -23,6 +23,9 @@ from fabremote.shipping.scan import Budget
 
 _LIMIT = 200
 _LAST_LINE = 1 << 31
+# The most characters of a traceback that are shown, and of groups: levels, as Python's own.
+_SHOWN = 1 << 18
+_GROUPS = 10
 
 
 @dataclass
@@ -125,7 +128,9 @@ def _one(
     name, text = record.type_name, record.text
     args = tuple(map(printable, record.args))
     message = f"{name}: {text}" if text else name
-    return RemoteError(message, name, args, render(found, index, label, decoder.files))
+    # Only the first tells of all, or a long chain would be told as often as it is long.
+    files, others = decoder.files, set(range(len(found))) - {index} if index else set()
+    return RemoteError(message, name, args, render(found, index, label, files, others))
 
 
 def _decoded(
@@ -171,11 +176,13 @@ def render(
     label: str,
     files: Set[str] = frozenset(),
     seen: set[int] | None = None,
+    depth: int = 0,
 ) -> str:
     """Return the text of a traceback, as Python prints it, with causes before effects.
 
     ``files``: those of this machine whose lines may be shown. ``seen``: the
-    records that have been rendered, to which these are added.
+    records that have been rendered, to which these are added. ``depth``: in how
+    many groups it is.
     """
     parts: list[str] = []
     seen = set() if seen is None else seen
@@ -183,7 +190,7 @@ def render(
     while current is not None and current not in seen and 0 <= current < len(found):
         seen.add(current)
         record = found[current]
-        parts.append(_render_one(found, record, label, files, seen))
+        parts.append(_render_one(found, record, label, files, seen, depth))
         if record.cause is not None:
             parts.append(
                 "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -198,11 +205,24 @@ def render(
             current = None
     if len(parts) % 2 == 0:
         parts.pop()
-    return "".join(reversed(parts))
+    return _cut("".join(reversed(parts)))
+
+
+def _cut(text: str) -> str:
+    """Return a text, or the beginning and end of one that is too long to show."""
+    if len(text) <= _SHOWN:
+        return text
+    half = _SHOWN // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters are left out ...\n{text[-half:]}"
 
 
 def _render_one(
-    found: list[Record], record: Record, label: str, files: Set[str], seen: set[int]
+    found: list[Record],
+    record: Record,
+    label: str,
+    files: Set[str],
+    seen: set[int],
+    depth: int,
 ) -> str:
     stack = traceback.StackSummary.from_list([_frame(*frame, files) for frame in record.frames])
     lines = [f"Traceback on {label} (most recent call last):\n", *stack.format()]
@@ -210,10 +230,12 @@ def _render_one(
     lines.append(f"{name}: {text}\n" if text else f"{name}\n")
     lines += [f"{printable(note)}\n" for note in record.notes]
     for number, link in enumerate(record.members or (), 1):
-        if link is not None and link not in seen and 0 <= link < len(found):
+        if depth < _GROUPS and link is not None and link not in seen and 0 <= link < len(found):
             lines.append(f"  +-- {number} of {len(record.members or ())}\n")
-            lines.append(textwrap.indent(render(found, link, label, files, seen), "  | "))
-    return "".join(lines)
+            lines.append(
+                textwrap.indent(render(found, link, label, files, seen, depth + 1), "  | ")
+            )
+    return _cut("".join(lines))
 
 
 def _frame(

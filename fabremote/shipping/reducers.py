@@ -27,6 +27,8 @@ class Forbidden(Exception):
 
 
 def _module(pickler: PayloadPickler, module: types.ModuleType) -> Any:
+    if (found := pickler.stand_in(module)) is not None:
+        return found
     if pickler.scope.is_importable(module):
         pickler.need(module.__name__)
         return loader.imported, (module.__name__,)

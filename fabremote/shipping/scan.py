@@ -7,13 +7,16 @@ hash for ever. So nothing is unpickled but these instructions, which are all
 that an agent's pickler (C, protocols 4 and 5) writes, each within the data:
 
 - values: NONE, NEWTRUE, NEWFALSE, BININT, BININT1, BININT2, LONG1, LONG4,
-  BINFLOAT; text and bytes of each size, and BYTEARRAY8;
+  BINFLOAT; text and bytes of each size, BYTEARRAY8, and NEXT_BUFFER, which is
+  bytes or a bytearray that came beside the pickle;
 - containers: EMPTY_TUPLE, TUPLE, TUPLE1 to TUPLE3, EMPTY_LIST, APPEND, APPENDS,
   EMPTY_DICT, SETITEM, SETITEMS, EMPTY_SET, ADDITEMS, FROZENSET, and MARK;
 - objects: STACK_GLOBAL (of a tag, see `nodes`), REDUCE and BUILD;
 - the memo: MEMOIZE after what makes an object, BINGET and LONG_BINGET; POP and
   POP_MARK before them, where a tuple holds itself;
-- PROTO at the start, FRAME, and STOP at the end.
+- PROTO at the start, and STOP at the end.
+
+FRAME, around some 64 KiB each, is taken out first: the unpickler would want each whole.
 
 A regular expression reads them, thousands at a time, in about the time that
 unpickling takes. It also knows the common cases in which nothing costly can be
@@ -30,6 +33,8 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from fabremote.exceptions import ResultError
+from fabremote.shipping import collisions
+from fabremote.shipping.collisions import Longs
 
 # What reading and building may copy or hash, in bytes and items: this, and so much for each
 # byte received. A pickle can name one large part many times.
@@ -45,30 +50,31 @@ class Malformed(ResultError):
 
 
 # Instructions as regular expressions.
-_FRAME = rb"\x95.{8}"
 _SHORT = b"|".join(re.escape(bytes([size])) + b".{%d}" % size for size in range(64))
-_VALUE = rb"[N\x88\x89)]|K.|M..|J.{4}|G.{8}|[\x8cC\x8a](?:" + _SHORT + b")"
+# With those that are beside the pickle.
+_VALUE = rb"[N\x88\x89)\x97]|K.|M..|J.{4}|G.{8}|[\x8cC\x8a](?:" + _SHORT + b")"
 _ATOM = b"(?:" + _VALUE + rb")\x94?"
 _TUPLE = rb"[\x85-\x87t]\x94?"
-_OTHER = rb"[aeb]|[]}\x8fR\x93]\x94?|\((?!(?:\x95.{8})*u)|h.|j.{4}"
+_OTHER = rb"[aeb]|[]}\x8fR\x93]\x94?|\((?!u)|h.|j.{4}"
 # MARK SETITEMS ends every dict of a multiple of 1000 items.
-_HASHING = b"(?:[(](?:" + _FRAME + rb")?)?u|[s\x90]|\x91\x94?"
+_HASHING = rb"\(?u|[s\x90]"
+_FROZENSET = rb"\x91\x94?"
 # A tuple of the 1 to 3 atoms before it, of up to 32, or of a dict just filled and None; atoms.
 _FLAT = (
     rb"%(atom)s(?:\x85\x94?|%(atom)s(?:\x86\x94?|%(atom)s\x87\x94?))?"
-    rb"|\((?:%(frame)s)?(?:%(atom)s){1,32}t\x94?"
-    rb"|[su](?:%(frame)s)?N(?:%(frame)s)?\x86\x94?"
-) % {b"atom": _ATOM + b"(?:" + _FRAME + b")?", b"frame": _FRAME}
+    rb"|\((?:%(atom)s){1,32}t\x94?"
+    rb"|[su]N\x86\x94?"
+) % {b"atom": _ATOM}
 _KINDS = {
-    "nothing is hashed": (_ATOM, _OTHER, _TUPLE, b"[01]", _FRAME),
-    "no tuples": (_ATOM, _OTHER, _HASHING, _FRAME),
-    "tuples are flat": (_FLAT, _OTHER, _HASHING, _FRAME),
-    "any": (_ATOM, _OTHER, _TUPLE, b"[01]", _HASHING, _FRAME),
+    "nothing is hashed": (_ATOM, _OTHER, _TUPLE, b"[01]"),
+    "no tuples": (_ATOM, _OTHER, _HASHING),
+    "tuples are flat": (_FLAT, _OTHER, _HASHING, _FROZENSET),
+    "any": (_ATOM, _OTHER, _TUPLE, b"[01]", _HASHING, _FROZENSET),
 }
 # What begins with its length, in so many bytes, unless it is among the short ones above.
 _LENGTHS = dict.fromkeys(b"\x8cC\x8a", 1) | dict.fromkeys(b"XB\x8b", 4)
 _LENGTHS |= dict.fromkeys(b"\x8d\x8e\x96", 8)
-_FRAME_CODE, _STOP, _MEMOIZE, _LONGS = 0x95, 0x2E, b"\x94", b"\x8a\x8b"
+_FRAME, _FRAME_HEAD, _STOP, _MEMOIZE, _LONGS = 0x95, 9, 0x2E, 0x94, b"\x8a\x8b"
 
 
 @functools.cache
@@ -80,30 +86,104 @@ def _runs(kind: str) -> re.Pattern[bytes]:
 @functools.cache
 def _instructions() -> re.Pattern[bytes]:
     """Return what finds a run's instructions as (which, if it isn't a new value; MEMOIZE)."""
-    followed = rb"[aeb(01stuR\x85-\x87\x90\x91\x93]|h.|j.{4}|" + _FRAME
+    followed = rb"[aeb(01stuR\x85-\x87\x90\x91\x93]|h.|j.{4}"
     return re.compile(b"(?s:(?:(" + followed + b")|" + _VALUE + rb"|[]}\x8f])(\x94?))")
 
 
-def check(data: memoryview) -> None:
-    """Raise Malformed unless ``data`` may be unpickled."""
+@functools.cache
+def _codes() -> re.Pattern[bytes]:
+    """Return what finds the first byte of each of a run's instructions but MEMOIZE."""
+    named = rb"[aeb(01stuR\x85-\x87\x90\x91\x93]|h.|j.{4}|[]}\x8f]|"
+    return re.compile(b"(?s:(?=(.))(?:" + named + _VALUE + rb")\x94?)")
+
+
+def check(data: memoryview) -> memoryview:
+    """Return what of ``data`` may be unpickled, in its place; raise Malformed if it may not."""
+    data = _unframed(data)
     if not data or data[-1] != _STOP:
         raise Malformed("an answer isn't a pickle")
-    if not any(_consists(data, kind) for kind in _KINDS if kind != "any"):
-        _walk(data)
+    if _consists(data, "nothing is hashed"):
+        return data
+    longs = Longs()
+    if not _consists(data, "no tuples", longs):
+        longs = Longs()
+        # What tuples and frozensets there are, and how many are put into something at once.
+        codes = bytearray() if len(data) >= collisions.SMALL else None
+        if not _consists(data, "tuples are flat", longs, codes):
+            longs, codes = Longs(), None if codes is None else bytearray()
+            _walk(data, longs, codes)
+        if codes:
+            _check_batches(codes)
+    Budget(len(data)).spend(longs.alike())
+    return data
 
 
-def _consists(data: memoryview, kind: str) -> bool:
-    """Return whether ``data`` holds only instructions of a kind."""
+def _check_batches(codes: bytearray) -> None:
+    try:
+        collisions.check_batches(codes)
+    except collisions.TooMany as error:
+        raise Malformed(f"an answer holds {error}") from None
+
+
+def _unframed(data: memoryview) -> memoryview:
+    """Return the instructions in ``data``; it is changed if it can be."""
+    at, end = _start(data), len(data)
+    if at + _FRAME_HEAD <= end and data[at] == _FRAME and _frame_end(data, at) == end:
+        return data[at + _FRAME_HEAD :]
+    if data.readonly:
+        data = memoryview(bytearray(data))
+    kept = at
+    while at < end:
+        start = at
+        if data[at] == _FRAME:
+            start += _FRAME_HEAD
+            at = _frame_end(data, at)
+        elif data[at] in _LENGTHS:
+            # Large values are in no frame, and neither are a few bytes between two of them.
+            at, _ = _after(data, at)
+        else:
+            run = _runs("any").match(data, at)
+            at = run.end() if run is not None else end
+        if at > end:
+            raise Malformed("an answer holds less than it says")
+        data[kept : kept + at - start] = data[start:at]
+        kept += at - start
+    return data[:kept]
+
+
+def _frame_end(data: memoryview, at: int) -> int:
+    return at + _FRAME_HEAD + int.from_bytes(data[at + 1 : at + _FRAME_HEAD], "little")
+
+
+def _consists(
+    data: memoryview, kind: str, longs: Longs | None = None, codes: bytearray | None = None
+) -> bool:
+    """Return whether ``data`` holds only instructions of a kind; note what `collisions` looks at.
+
+    ``codes`` gets the first byte of each.
+    """
     runs, at, end = _runs(kind), _start(data), len(data) - 1
     while at < end:
-        run = runs.match(data, at, end)
+        run, start = runs.match(data, at, end), at
         if run is not None:
             at = run.end()
+            if longs is not None:
+                longs.look(data, start, at)
+            if codes is not None:
+                codes += b"".join(_codes().findall(data, start, at))
         elif data[at] in _LENGTHS:
             at, _ = _after(data, at)
+            if longs is not None and data[start] in _LONGS:
+                longs.add(_content(data, start, at))
+            if codes is not None:
+                codes.append(data[start])
         else:
             return False
     return at == end
+
+
+def _content(data: memoryview, start: int, end: int) -> bytes:
+    return bytes(data[start + 1 + _LENGTHS[data[start]] : end])
 
 
 def _start(data: memoryview) -> int:
@@ -116,15 +196,16 @@ def _after(data: memoryview, at: int) -> tuple[int, bool]:
     end = start + int.from_bytes(data[at + 1 : start], "little")
     if end >= len(data):
         raise Malformed("an answer holds less than it says")
-    # A large one stands between frames.
-    memo = end + 9 if data[end] == _FRAME_CODE else end
-    if bytes(data[memo : memo + 1]) == _MEMOIZE and code not in _LONGS:
-        return memo + 1, True
+    if data[end] == _MEMOIZE and code not in _LONGS:
+        return end + 1, True
     return end, False
 
 
-def _walk(data: memoryview) -> None:
-    """Raise Malformed if an instruction is none of the above, or too much would be hashed."""
+def _walk(data: memoryview, longs: Longs, codes: bytearray | None = None) -> None:
+    """Raise Malformed if an instruction is none of the above, or too much would be hashed.
+
+    ``longs`` and ``codes``: as for `_consists`.
+    """
     runs, at, end = _runs("any"), _start(data), len(data) - 1
     walk = _Walk(Budget(len(data)))
     try:
@@ -133,8 +214,15 @@ def _walk(data: memoryview) -> None:
             if run is not None:
                 at = run.end()
                 walk.follow(_instructions().findall(data, start, at))
+                longs.look(data, start, at)
+                if codes is not None:
+                    codes += b"".join(_codes().findall(data, start, at))
             elif data[at] in _LENGTHS:
                 at, memoized = _after(data, at)
+                if data[start] in _LONGS:
+                    longs.add(_content(data, start, at))
+                if codes is not None:
+                    codes.append(data[start])
                 walk.push((1 + (at - start >> 3), 0) if data[start] in _LONGS else _ONE, memoized)
             else:
                 raise Malformed(f"an answer has the instruction {data[at]:#04x}, as no agent does")
@@ -217,7 +305,7 @@ class _Walk:
                 del stack[-2:]
             elif code == b"0" and len(stack) > (self._marks[-1] if self._marks else 0):
                 stack.pop()
-            elif code[0] != _FRAME_CODE:
+            else:
                 self._to_mark(code)
             if memoize:
                 memo.append(stack[-1])

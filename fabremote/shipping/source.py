@@ -12,6 +12,7 @@ import ast
 import dis
 import itertools
 import linecache
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import CodeType
@@ -161,12 +162,12 @@ def locate(code: CodeType, values: dict[str, Any] | None = None) -> Source:
 def _found(code: CodeType, values: dict[str, Any] | None) -> Source:
     file = code.co_filename
     code = code.replace(co_flags=code.co_flags & ~CO_ITERABLE_COROUTINE)
-    lines = linecache.getlines(file, values)
+    lines = linecache.getlines(file, values) or _command_lines(file)
     found = _locate(code, lines, values) if lines else None
     if not found:
         # linecache may have had another state of the file.
         linecache.checkcache(file)
-        again = linecache.getlines(file, values)
+        again = linecache.getlines(file, values) or lines
         found = _locate(code, again, values) if again != lines else None
         lines = again
     if not lines:
@@ -174,6 +175,16 @@ def _found(code: CodeType, values: dict[str, Any] | None) -> Source:
     if not found:
         raise Unknown(f"{file} has changed since it was loaded, or the code wasn't made from it")
     return found
+
+
+def _command_lines(file: str) -> list[str]:
+    """Return the lines of ``python -c``, which Python itself keeps from 3.13 on."""
+    if file != "<string>":
+        return []
+    for option, text in itertools.pairwise(sys.orig_argv[1:]):
+        if option.startswith("-") and option.endswith("c"):
+            return text.splitlines(True)
+    return []
 
 
 def _locate(code: CodeType, lines: list[str], values: dict[str, Any] | None) -> Source | None:

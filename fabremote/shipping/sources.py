@@ -24,7 +24,9 @@ from typing import Any
 
 from fabremote.agent.bundle import MIXED, MODULE, NAMESPACE, PACKAGE
 from fabremote.shipping.drift import Drift, codes_in, expected, functions_of
+from fabremote.shipping.finding import find_spec
 from fabremote.shipping.source_files import quiet
+from fabremote.shipping.this_side import is_library
 from fabremote.store import Blob
 
 # Names that tell installed code wherever its folder is.
@@ -140,6 +142,8 @@ def origin(name: str) -> str:
     """Return "standard", "installed", "own", or "unknown" for a module of this process."""
     if is_standard(name):
         return "standard"
+    if is_library(name):
+        return "installed"
     module = sys.modules.get(name)
     if module is None or name == "__main__":
         return "unknown"
@@ -219,6 +223,8 @@ def source_of(name: str) -> Source | None:
 
 def is_installed(source: Source) -> bool:
     """Return whether a source is not the user's own."""
+    if is_library(source.name):
+        return True
     if source.kind == NAMESPACE:
         return all(map(is_installed_file, source.folders))
     return source.kind != MIXED and is_installed_file(source.file)
@@ -285,7 +291,8 @@ def _has_changed(module: ModuleType, spec: Any, text: str) -> bool:
     if not sys.dont_write_bytecode and not _bytecode_matches(spec, stat):
         return True
     try:
-        compiled = set(codes_in(compile(text, spec.origin, "exec", dont_inherit=True)))
+        with quiet():
+            compiled = set(codes_in(compile(text, spec.origin, "exec", dont_inherit=True)))
     except (SyntaxError, ValueError):
         return True
     # A reload leaves those that the file doesn't have any more.
@@ -308,25 +315,7 @@ def _bytecode_matches(spec: Any, stat: os.stat_result) -> bool:
     return head[8:] == seconds.to_bytes(4, "little") + size.to_bytes(4, "little")
 
 
-# Modules that aren't loaded
-
-
-def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Return the spec of a module that isn't loaded, importing nothing for it."""
-    parent, _, _ = name.rpartition(".")
-    try:
-        if not parent:
-            # Asks every finder, such as those of editable installs.
-            return importlib.util.find_spec(name)
-        module = sys.modules.get(parent)
-        spec = getattr(module, "__spec__", None) if module is not None else find_spec(parent)
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        path = list(spec.submodule_search_locations)
-        return importlib.machinery.PathFinder.find_spec(name, path)
-    # A KeyError: the path of a package that isn't loaded asks its parent, which isn't either.
-    except (ImportError, ValueError, AttributeError, KeyError):
-        return None
+# Imports
 
 
 def is_module(name: str) -> bool:
@@ -334,9 +323,6 @@ def is_module(name: str) -> bool:
     if name in sys.modules:
         return True
     return not is_standard(name) and find_spec(name) is not None
-
-
-# Imports
 
 
 def _imports(source: Source, tree: ast.Module) -> Imports:

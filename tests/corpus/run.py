@@ -1,6 +1,6 @@
 """Send every case to interpreters, as ``python -m tests.corpus.run <interpreter>...``.
 
-Prints one JSON object: interpreter to {"right": count, "refused": count,
+Prints one JSON object: interpreter to {"cases": count, "right": count, "refused": count,
 "wrong": [(case, what came instead)]}.
 """
 
@@ -71,6 +71,7 @@ def run(paths: list[str]) -> dict[str, Any]:
         version = python.call(_version)
         results = [(case.name, outcome(python, version, case)) for case in CASES]
         found[path] = {
+            "cases": len(CASES),
             "right": sum(result is None for _, result in results),
             "refused": sum(result == "refused" for _, result in results),
             "wrong": [pair for pair in results if pair[1] not in (None, "refused")],

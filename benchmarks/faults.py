@@ -1,0 +1,132 @@
+"""How soon nothing runs any more for a call that is over, and what the heartbeat costs a call."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.host import Host
+from benchmarks.measure import Row, medians, take_turns, times_row
+from fabremote import Connection, RemoteTimeout
+from fabremote.connection import Config
+from fabremote.demo import processes
+
+ROUNDS = 30
+EACH = 20
+TIMES = 15
+# What may be asked for, in seconds.
+AFTER_AN_END = 0.5
+AFTER_A_DEATH = 2.0
+
+CALLER = """
+import sys
+from benchmarks.faults import stubborn
+from fabremote import Connection
+path, host, user, port, key = sys.argv[1:]
+c = Connection(host, user, int(port), connect_kwargs={"key_filename": key})
+c.call(stubborn, path)
+"""
+
+
+def stubborn(path: str) -> None:
+    """Note the pids of this process and of a child, both deaf to SIGTERM, and go on."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"])
+    with open(path + ".part", "w") as stream:
+        stream.write(f"{os.getpid()} {child.pid}")
+    os.rename(path + ".part", path)
+    time.sleep(100)
+
+
+def measure(host: Host) -> list[Row]:
+    """Return the rows of both."""
+    server = host.server
+
+    def connection(heartbeat: float) -> Connection:
+        config = Config(overrides={"remotely": {"heartbeat": heartbeat}})
+        place: dict[str, Any] = {"port": server.port, "connect_kwargs": server.connect_kwargs}
+        return Connection(server.hosts[0], server.user, config=config, **place)
+
+    with connection(15) as usual, connection(0.2) as quick, connection(0) as without:
+        pythons = {"usual": usual, "quick": quick, "without": without}
+        calls = {
+            name: functools.partial(one.python(python=sys.executable).call, len, "abc")
+            for name, one in pythons.items()
+        }
+        found = medians(take_turns(calls, rounds=ROUNDS, each=EACH, warm=EACH))
+        rows = [
+            times_row(f"call, {how}", found[name], "no heartbeat", found["without"], at_most=1.05)
+            for name, how in (("usual", "heartbeat of 15 s"), ("quick", "heartbeat of 0.2 s"))
+        ]
+        for what, end in (("timeout", _at_timeout), ("cancel", _at_cancel)):
+            once = functools.partial(end, usual)
+            rows.append(_row(f"gone after a {what}", once, AFTER_AN_END))
+    rows.append(_row("gone after the caller's death", lambda: _at_death(host), AFTER_A_DEATH))
+    return rows
+
+
+def _row(what: str, once: Callable[[], float], limit: float) -> Row:
+    seconds = [once() for _ in range(TIMES)]
+    return times_row(f"{what}, median", statistics.median(seconds), "limit", limit, at_most=1)
+
+
+def _at_timeout(connection: Connection) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "pids")
+        began = time.monotonic()
+        try:
+            connection.python(timeout=0.5).call(stubborn, str(path))
+        except RemoteTimeout:
+            return _gone(_pids(path)) - began - 0.5
+        raise RuntimeError("no timeout")
+
+
+def _at_cancel(connection: Connection) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "pids")
+        future = connection.python().submit(stubborn, str(path))
+        pids = _pids(path)
+        began = time.monotonic()
+        future.cancel()
+        return _gone(pids) - began
+
+
+def _at_death(host: Host) -> float:
+    server = host.server
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "pids")
+        where = [
+            server.hosts[0],
+            server.user,
+            str(server.port),
+            server.connect_kwargs["key_filename"],
+        ]
+        caller = subprocess.Popen([sys.executable, "-c", CALLER, str(path), *where])
+        pids = _pids(path)
+        began = time.monotonic()
+        caller.kill()
+        gone = _gone(pids)
+        caller.wait()
+        return gone - began
+
+
+def _pids(path: Path) -> list[int]:
+    while not path.exists():
+        time.sleep(0.001)
+    return [int(word) for word in path.read_text().split()]
+
+
+def _gone(pids: list[int]) -> float:
+    """Return when none of these processes was left, on the monotonic clock."""
+    while any(pid in processes.running() for pid in pids):
+        time.sleep(0.001)
+    return time.monotonic()

@@ -1,0 +1,130 @@
+"""Roll a release out, host after host: each must be well before the next one's turn.
+
+Run it in this folder, on any hosts that you can log in to::
+
+    fab -c rollout deploy --hosts web1,web2,web3 --archive app-2.tar.gz --folder /srv/app
+    fab -c rollout deploy ... --restart "systemctl restart app" --check "curl -fs localhost:8000"
+    fab -c rollout back --hosts web1,web2,web3 --folder /srv/app
+
+A host's folder has ``releases/NAME`` for each release and ``current``, a link to the one in use.
+``{host}`` in it stands for the host's name. Where a check fails, that host and those done before
+go back to what they had, and the rest are left alone.
+"""
+
+import contextlib
+import io
+import os
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+from fabric import Connection
+from invoke import Exit
+
+from fabremote import task, wrap
+
+# These run on the hosts.
+
+
+def install(folder, name, data):
+    """Unpack an archive as a release; return whether it is new."""
+    release = Path(folder, "releases", name)
+    if release.is_dir():
+        return False
+    staged = release.with_name(f".{name}.{os.getpid()}")
+    staged.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(staged, **safe)
+    staged.rename(release)
+    return True
+
+
+def switch(folder, name, restart):
+    """Have ``current`` lead to a release; return the name of the one before, or None."""
+    current = Path(folder, "current")
+    before = current.resolve().name if current.is_symlink() else None
+    link = current.with_name(f".current.{os.getpid()}")
+    link.symlink_to(Path("releases", name))
+    link.replace(current)  # in one step: there is always one
+    if restart:
+        subprocess.run(restart, shell=True, check=True, cwd=current)
+    return before
+
+
+def is_well(folder, check, tries, pause):
+    """Return whether a command succeeds in the release within so many tries."""
+    for left in reversed(range(tries)):
+        if subprocess.run(check, shell=True, cwd=Path(folder, "current")).returncode == 0:
+            return True
+        if left:
+            time.sleep(pause)
+    return False
+
+
+def remember(folder, name):
+    """Note the release to go back to; return the one that was noted before."""
+    note = Path(folder, "previous")
+    before = note.read_text() if note.exists() else ""
+    note.write_text(name or "")
+    return before
+
+
+# These run here.
+
+
+@task(
+    help={
+        "hosts": "names with commas between",
+        "archive": "a tar file of the release, whose name is the release's",
+        "folder": "where it goes; {host} is the host's name",
+        "check": "a command that succeeds in a healthy release",
+        "restart": "a command that has the new release used",
+        "tries": "how often to check before giving up",
+        "pause": "seconds between two tries",
+    }
+)
+def deploy(c, hosts, archive, folder, check="./check", restart="", tries=5, pause=1.0):
+    """Roll a release out with checks; roll it back where one fails."""
+    data, name = Path(archive).read_bytes(), Path(archive).name.partition(".tar")[0]
+    done = []
+    with contextlib.ExitStack() as stack:
+        for host in hosts.split(","):
+            there = wrap(stack.enter_context(Connection(host)))
+            place = folder.format(host=host)
+            new = there.call(install, place, name, data)
+            before = there.call(switch, place, name, restart)
+            done.append((host, there, place, before))
+            print(f"{host}: {name} {'installed' if new else 'was there'}, in place of {before}")
+            if not there.call(is_well, place, check, tries, pause):
+                undo(done, restart)
+                raise Exit(f"{host}: {name} is not well; all hosts have what they had", 1)
+            print(f"{host}: {name} is well")
+        for _, there, place, before in done:
+            if before != name:
+                there.call(remember, place, before)
+
+
+def undo(done, restart):
+    """Have hosts use again what they used before, the last one first."""
+    for host, there, place, before in reversed(done):
+        if before is None:
+            print(f"{host}: has nothing to go back to")
+        else:
+            there.call(switch, place, before, restart)
+            print(f"{host}: back to {before}")
+
+
+@task(help={"hosts": "names with commas between", "folder": "as for deploy"})
+def back(c, hosts, folder, restart=""):
+    """Have hosts use the release before the current one."""
+    for host in hosts.split(","):
+        place = folder.format(host=host)
+        with Connection(host) as connection:
+            there = wrap(connection)
+            name = there.call(remember, place, None)
+            if not name:
+                raise Exit(f"{host}: has nothing to go back to", 1)
+            there.call(switch, place, name, restart)
+            print(f"{host}: back to {name}")

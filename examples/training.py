@@ -1,0 +1,53 @@
+"""Train a model on a host, with the packages it needs and its progress shown here.
+
+Run it in this folder, on a host that you can log in to::
+
+    fab -c training -H gpu1 train --epochs 20 --model model.json
+
+The packages are installed there the first time, into an environment of their own; nothing need be
+installed on the host but Python. The bar is the host's, the model is written here. The training is
+a plain logistic regression, to be replaced by your own.
+"""
+
+import json
+import math
+import random
+
+from fabremote import task
+
+REQUIRES = ["tqdm>=4"]
+
+
+def samples(count, seed):
+    """Return points, and whether each lies above a line."""
+    chance = random.Random(seed)
+    points = [(1.0, chance.uniform(-1, 1), chance.uniform(-1, 1)) for _ in range(count)]
+    return [(point, 0.3 + 2 * point[1] - point[2] > 0) for point in points]
+
+
+def predict(weights, point):
+    """Return how likely the point lies above the line."""
+    return 1 / (1 + math.exp(-sum(w * x for w, x in zip(weights, point, strict=True))))
+
+
+def fit(epochs, rate, count):
+    """Train; return the weights and the share of right answers. This runs on the host."""
+    from tqdm import tqdm
+
+    data, weights = samples(count, seed=1), [0.0, 0.0, 0.0]
+    for _ in tqdm(range(epochs), desc="training", unit="epoch", ascii=True):
+        for point, above in data:
+            error = predict(weights, point) - above
+            weights = [w - rate * error * x for w, x in zip(weights, point, strict=True)]
+    fresh = samples(1000, seed=2)
+    right = sum((predict(weights, point) > 0.5) == above for point, above in fresh)
+    return {"weights": weights, "accuracy": right / len(fresh)}
+
+
+@task(help={"epochs": "how often to go through the data", "model": "the file to write here"})
+def train(c, epochs=20, rate=0.1, count=2000, model="model.json"):
+    """Train a model there, and keep it here."""
+    found = c.python(requires=REQUIRES).call(fit, epochs, rate, count)
+    with open(model, "w") as file:
+        json.dump(found, file)
+    print(f"{100 * found['accuracy']:.1f} % right; the model is in {model}")

@@ -1,0 +1,102 @@
+"""The futures of submitted calls, and what waits for many of them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from fabremote.exceptions import RemoteCancelled
+
+T = TypeVar("T")
+# Calls of a `map` that run at once unless told otherwise.
+IN_FLIGHT = 8
+
+
+class RemoteFuture(concurrent.futures.Future[T]):
+    """The Future of a submitted call; cancelling it kills the remote process."""
+
+    # What must not be dropped as long as the call runs.
+    _owner: object = None
+
+    def __init__(self, name: str, cancel: Callable[[], object]) -> None:
+        super().__init__()
+        self._name = name
+        self._kill = cancel
+        # What becomes of it when nobody wants its result any more.
+        self._drop: Callable[[], object] = self.cancel
+        self._cancelling = threading.Lock()
+
+    def cancel(self) -> bool:
+        """Kill the call unless it is done; return whether it is cancelled now."""
+        with self._cancelling:
+            if self.cancelled():
+                return True
+            if not super().cancel():
+                return False
+            # Tells those who wait in as_completed() or wait().
+            self.set_running_or_notify_cancel()
+        self._kill()
+        return True
+
+    def running(self) -> bool:
+        """Return whether the call has been sent and isn't done."""
+        return not self.done()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the value; raise what the call raised, or RemoteCancelled."""
+        try:
+            return super().result(timeout)
+        except concurrent.futures.CancelledError as error:
+            raise self._as_remote(error) from None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, or None; raise RemoteCancelled if it was cancelled."""
+        try:
+            return super().exception(timeout)
+        except concurrent.futures.CancelledError as error:
+            raise self._as_remote(error) from None
+
+    def _as_remote(self, error: BaseException) -> BaseException:
+        if not self.cancelled():
+            return error
+        return RemoteCancelled(f"{self._name} was cancelled.")
+
+
+def in_order(
+    begin: Callable[..., RemoteFuture[T]], items: Iterable[tuple[Any, ...]], in_flight: int
+) -> Iterator[T]:
+    """Yield the results of ``begin(*item)``, as many begun ahead as ``in_flight`` says."""
+    futures: deque[RemoteFuture[T]] = deque()
+    try:
+        for item in items:
+            futures.append(begin(*item))
+            if len(futures) >= in_flight:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in reversed(futures):
+            future._drop()
+
+
+async def begun(begin: Callable[[], RemoteFuture[T]]) -> RemoteFuture[T]:
+    """Return the future that ``begin`` returns; it may connect or wait, so a thread does it."""
+    future = asyncio.get_running_loop().run_in_executor(None, begin)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(_cancel)
+        raise
+
+
+def _cancel(future: asyncio.Future[RemoteFuture[Any]]) -> None:
+    """Cancel a call that nobody waits for any more, if it could begin."""
+    if not future.cancelled() and future.exception() is None:
+        future.result().cancel()
+
+
+__all__ = ["IN_FLIGHT", "RemoteFuture", "begun", "in_order"]

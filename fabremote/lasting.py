@@ -1,0 +1,150 @@
+"""The process of a ``with`` block: it serves the block's calls, one after the other.
+
+::
+
+    Interpreter.__enter__ -> Lasting ---- OPEN, lasting --> worker, kept
+    call, submit -> Lasting.begin ------- OPEN, inside ---> its turn in that worker
+    Interpreter.__exit__ -> Lasting.close -- END ---------> runs exit handlers, ends
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from fabremote.agent import wire
+from fabremote.bootstrap import EXTRA_MODULES
+from fabremote.calls import Call, Outcome
+from fabremote.exceptions import RemoteException, RemoteProcessDied, RemoteTimeout
+from fabremote.options import Options
+from fabremote.session import Session
+from fabremote.shipping.forwarding import Memory
+from fabremote.shipping.payload import Payload, dump
+from fabremote.store import Parcel
+
+# Calls that may wait on the host for those before them; larger ones wait here.
+AHEAD = 32
+
+
+class Lasting:
+    """One process that stays, and the calls in it; safe to use from several threads."""
+
+    def __init__(self, session: Session, options: Options) -> None:
+        self.session = session
+        self._options = options
+        self._memory = Memory()
+        self._dumping = threading.Lock()
+        self._changed = threading.Condition()
+        self._open: set[int] = set()
+        self._reason = ""
+        self._ended = threading.Event()
+        if not session.reserve():
+            raise session.loss("the process of a with block", begun=False)
+        self.number = session.number()
+        try:
+            lasting = dataclasses.replace(options, timeout=None)
+            name = "the process of a with block"
+            self._call = Call(session, self.number, name, lasting, False, flags=wire.LASTING)
+        except BaseException:
+            session.forget(self.number)
+            raise
+        session.service().adopt(self._call, self._finished)
+        session.begin(self._call, Parcel([], extras=EXTRA_MODULES))
+
+    def dump(self, fn: Callable[..., Any], args: Any, kwargs: Any, options: Options) -> Payload:
+        """Return the payload of a call in this process."""
+        session = self.session
+        with self._dumping:
+            python, by_value = session.python, session.unloadable
+            return dump(fn, args, kwargs, options, python, by_value, self._memory)
+
+    @property
+    def classes(self) -> list[type]:
+        """The caller's own classes in the process, by number; it grows with each call."""
+        return self._memory.classes
+
+    def call_options(self, options: Options) -> Options:
+        """Return the options of a call: what is the process's own has been given to that."""
+        if options.in_stream or options.pty:
+            return dataclasses.replace(options, in_stream=None, pty=False)
+        return options
+
+    def begin(self, call: Call, parcel: Parcel) -> None:
+        """Send a call, once not too many wait there."""
+        small = len(parcel.pieces) == 1
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._open) < (AHEAD if small else 1))
+                self._open.add(call.number)
+        except BaseException:
+            call.finish()
+            raise
+        self.session.begin(call, parcel)
+
+    def skip(self, call: Call) -> None:
+        """Have a call dropped unless it has begun, which then goes on."""
+        self.session.post(wire.frame(wire.SKIP, call.number))
+
+    def left(self, call: Call) -> None:
+        """A call has ended; note why, if the process has with it."""
+        with self._changed:
+            self._open.discard(call.number)
+            self._changed.notify_all()
+            if call.begun and call.failure is not None and not self._reason:
+                self._reason = f"{_how(call.failure)} during {call.name}"
+
+    def taken(self, count: int) -> None:
+        """Note that ``count`` bytes of the process's stdin were written during a call."""
+        self._call.taken(count)
+
+    def gone(self, name: str) -> RemoteException:
+        """Return the error for a call that can't begin, as the process has ended."""
+        if not self.session.alive:
+            return self.session.loss(name)
+        reason = self._reason or "ended before"
+        return RemoteProcessDied(
+            f"{name} on {self.session.label} was not run: the process of its with block "
+            f"{reason}. Leave the block; entering it again starts another process."
+        )
+
+    def check(self, name: str) -> None:
+        """Raise the error for call ``name`` if the process is known to have ended."""
+        if self._ended.is_set():
+            raise self.gone(name)
+
+    def _finished(self, outcome: Outcome) -> None:
+        with self._changed:
+            # A call that it ended with tells more, once that is known.
+            if not self._reason and not self._open and outcome.error is not None:
+                self._reason = f"{_how(outcome.error)} between calls"
+        self._ended.set()
+
+    def close(self, kill: bool = False) -> None:
+        """End the process once its calls have, as it ends by itself, or at once.
+
+        It gets as long as its exit handlers take, within ``timeout``.
+        """
+        try:
+            if not kill:
+                self.session.post(wire.frame(wire.END, self.number))
+                self._ended.wait(self._options.timeout)
+        finally:
+            if not self._ended.is_set():
+                self.session.service().cancel(self._call)
+                self._ended.wait()
+
+
+def _how(failure: BaseException) -> str:
+    """Return how a process ended, by what it came to for the call in it."""
+    if isinstance(failure, RemoteTimeout):
+        return "was killed at its timeout"
+    if not isinstance(failure, RemoteProcessDied):
+        return "was killed"
+    if failure.signal is not None:
+        return f"was killed by {failure.signal}"
+    return f"exited with status {failure.exited}"
+
+
+__all__ = ["Lasting"]

@@ -1,0 +1,198 @@
+"""Many calls at once: ``map``, and calls that are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.context import Context
+
+from fabremote import Connection, Interpreter, RemoteCancelled, ShippingError, wrap
+
+
+@pytest.fixture
+def py() -> Iterator[Interpreter]:
+    """An interpreter on this machine."""
+    with wrap(Context()) as context:
+        yield context.python(python=sys.executable)
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def mark(folder: str, name: Any) -> Any:
+    (Path(folder) / str(name)).touch()
+    return name
+
+
+# map
+
+
+def test_map_gives_values_in_order(conn_openssh: Connection) -> None:
+    py = conn_openssh.python()
+    assert list(py.map(lambda n, s: time.sleep(s) or n, range(4), [0.3, 0.2, 0.1, 0])) == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert list(py.map(pow, [2, 3, 4], [2, 2])) == [4, 9]
+
+
+def test_map_reads_no_further_than_it_may(py: Interpreter) -> None:
+    read: list[int] = []
+    found = py.map(square, (read.append(n) or n for n in itertools.count()), in_flight=3)  # type: ignore[func-returns-value]
+    assert read == []
+    assert next(found) == 0
+    assert read == [0, 1, 2]
+    assert next(found) == 1
+    assert read == [0, 1, 2, 3]
+
+
+def test_map_runs_its_calls_at_once(py: Interpreter, tmp_path: Path) -> None:
+    def meet(folder: str, name: int) -> int:
+        mark(folder, name)
+        while len(os.listdir(folder)) < 4:
+            time.sleep(0.01)
+        return name
+
+    assert list(py.map(meet, [str(tmp_path)] * 4, range(4), in_flight=4)) == [0, 1, 2, 3]
+
+
+def test_an_error_comes_at_its_place_and_ends_the_rest(py: Interpreter, tmp_path: Path) -> None:
+    def work(folder: str, number: int) -> int:
+        if number > 1:
+            time.sleep(60)
+        mark(folder, number)
+        return 1 // number
+
+    found = py.map(work, [str(tmp_path)] * 9, [1, 0, 2, 3], in_flight=4)
+    assert next(found) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+    assert list(found) == []
+
+
+def test_a_closed_map_kills_what_runs(conn_openssh: Connection) -> None:
+    # The guard against leaks sees whether they are gone.
+    found = conn_openssh.python().map(time.sleep, [0, 60, 60], in_flight=3)
+    assert next(found) is None
+    found.close()  # type: ignore[attr-defined]
+
+
+def test_in_a_block_a_closed_map_drops_what_waits(py: Interpreter, tmp_path: Path) -> None:
+    with py:
+        pid = py.call(os.getpid)
+        found = py.map(mark, [str(tmp_path)] * 9, [0, "one", *range(2, 9)], in_flight=9)
+        py.submit(time.sleep, 0)
+        assert next(found) == 0
+        found.close()  # type: ignore[attr-defined]
+        assert py.call(os.getpid) == pid
+
+
+def test_what_map_cannot_use_is_refused_at_once(py: Interpreter) -> None:
+    with pytest.raises(TypeError, match="isn't callable"):
+        py.map(3, [1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="in_flight=0"):
+        py.map(square, [1], in_flight=0)
+
+
+# asyncio
+
+
+async def beat(times: list[float]) -> None:
+    while True:
+        times.append(time.monotonic())
+        await asyncio.sleep(0.01)
+
+
+def test_acall_leaves_the_event_loop_free(conn_openssh: Connection) -> None:
+    async def main() -> list[Any]:
+        times: list[float] = []
+        beating = asyncio.create_task(beat(times))
+        py = conn_openssh.python()
+        found = await asyncio.gather(*(py.acall(square, n) for n in range(20)))
+        await py.acall(time.sleep, 0.3)
+        beating.cancel()
+        assert len(times) > 10
+        return found
+
+    assert asyncio.run(main()) == [n * n for n in range(20)]
+
+
+def test_acall_has_no_thread_per_call(py: Interpreter) -> None:
+    async def main() -> int:
+        await py.acall(abs, 1)
+        calls = [asyncio.create_task(py.acall(time.sleep, 0.5)) for _ in range(60)]
+        await asyncio.sleep(0.3)
+        count = threading.active_count()
+        await asyncio.gather(*calls)
+        return count
+
+    before = threading.active_count()
+    # Of asyncio's own, which are shared, and of the session's.
+    assert asyncio.run(main()) - before < 30
+
+
+def test_acall_runs_async_functions_and_raises(py: Interpreter) -> None:
+    async def there(number: int) -> float:
+        await asyncio.sleep(0)
+        return 1 / number
+
+    async def main() -> None:
+        assert await py.acall(there, 2) == 0.5
+        with pytest.raises(ZeroDivisionError):
+            await py.acall(there, 0)
+        with pytest.raises(ShippingError):
+            await py.acall(len, threading.Lock())  # type: ignore[arg-type]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("when", [0, 0.3])
+def test_cancelling_the_task_kills_the_process(py: Interpreter, when: float) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(py.acall(time.sleep, 60))
+        await asyncio.sleep(when)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_a_timeout_of_asyncio_kills_the_process(conn_openssh: Connection) -> None:
+    async def main() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(conn_openssh.python().acall(time.sleep, 60), 0.5)
+
+    asyncio.run(main())
+
+
+def test_closing_the_connection_is_told_to_who_awaits(conn_openssh: Connection) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(conn_openssh.python().acall(time.sleep, 60))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(conn_openssh.close)
+        with pytest.raises(RemoteCancelled, match="closed from this side"):
+            await task
+
+    asyncio.run(main())
+
+
+def test_a_block_serves_asyncio_too(py: Interpreter) -> None:
+    async def main() -> None:
+        pids = await asyncio.gather(*(py.acall(os.getpid) for _ in range(5)))
+        assert len(set(pids)) == 1
+
+    with py:
+        asyncio.run(main())

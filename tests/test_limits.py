@@ -1,0 +1,172 @@
+"""What sshd refuses for a while, calls and connections wait for: sessions and logins."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fabric
+import pytest
+
+from fabremote import Connection, RemoteConnectionLost, RemoteConnectionRefused, wrap
+from fabremote.demo.openssh import OpenSSHServer
+from tests.faults import dial, host, settled, within
+
+OPTIONS = ["-X a", "-X b", "-X c", "-X d", "-X e"]
+
+
+def nap(number: int, seconds: float) -> int:
+    time.sleep(seconds)
+    return number
+
+
+@pytest.mark.parametrize("sessions", [1, 10])
+def test_a_hundred_calls_queue_for_the_sessions_there_are(
+    sessions: int, tmp_path: Path, remote_env: dict[str, str]
+) -> None:
+    """Of as many different interpreters as sessions and more, with Fabric's own amid them."""
+    kinds = [f"-X a{n}" for n in range(2 if sessions == 1 else 14)]
+    limit = {"MaxSessions": str(sessions)}
+    with host(tmp_path / "s", env=remote_env, options=limit) as server, dial(server) as c:
+
+        def one(number: int) -> int:
+            if number % 10 == 9:
+                return int(c.run(f"echo {number}", hide=True, in_stream=False).stdout)
+            py = c.python(py_options=kinds[number * len(kinds) // 100])
+            return py.call(nap, number, 0.01)
+
+        with within(60), ThreadPoolExecutor(100) as pool:
+            assert sorted(pool.map(one, range(100))) == list(range(100))
+
+
+def test_files_and_commands_get_the_one_session_in_turn(
+    tmp_path: Path, remote_env: dict[str, str]
+) -> None:
+    limit = {"MaxSessions": "1"}
+    with host(tmp_path / "s", env=remote_env, options=limit) as server, dial(server) as c:
+        assert c.call(max, 1, 2) == 2
+        assert c.run("echo here", hide=True, in_stream=False).stdout == "here\n"
+        assert c.python(py_options="-O").call(max, 3, 4) == 4
+        c.put(io.BytesIO(b"content"), str(tmp_path / "file"))
+        assert (tmp_path / "file").read_bytes() == b"content"
+        c.sftp().close()
+        assert c.call(max, 5, 6) == 6
+
+
+def test_a_session_that_never_comes_free_is_told(
+    tmp_path: Path, remote_env: dict[str, str]
+) -> None:
+    limit = {"MaxSessions": "1"}
+    with (
+        host(tmp_path / "s", env=remote_env, options=limit) as server,
+        dial(server, start_timeout=1.0) as c,
+    ):
+        future = c.python().submit(time.sleep, 100)
+        for begin in (c.python(py_options="-O").call, c.python(py_options="-O").submit):
+            with within(15), pytest.raises(RemoteConnectionLost, match="MaxSessions") as caught:
+                begin(max, 1, 2)
+            assert not caught.value.begun
+        future.cancel()
+        assert c.python(py_options="-O").call(max, 1, 2) == 2
+
+
+def test_a_host_without_any_session_is_told(tmp_path: Path, remote_env: dict[str, str]) -> None:
+    limit = {"MaxSessions": "0"}
+    with (
+        host(tmp_path / "s", env=remote_env, options=limit) as server,
+        dial(server) as c,
+        within(15),
+        pytest.raises(RemoteConnectionLost, match="MaxSessions"),
+    ):
+        c.call(max, 1, 2)
+
+
+def test_logins_that_are_too_many_at_once_are_tried_again(
+    tmp_path: Path, remote_env: dict[str, str]
+) -> None:
+    limit = {"MaxStartups": "2:50:4"}
+    with host(tmp_path / "s", env=remote_env, options=limit) as server:
+        gate = threading.Barrier(16)
+
+        def one(number: int) -> int:
+            with dial(server) as c:
+                gate.wait(10)
+                return c.call(nap, number, 0)
+
+        with within(50), ThreadPoolExecutor(16) as pool:
+            assert sorted(pool.map(one, range(16))) == list(range(16))
+        assert "MaxStartups" in server.log.read_text()
+
+
+@pytest.mark.faults
+def test_a_wrapped_connection_is_tried_again_too(
+    tmp_path: Path, remote_env: dict[str, str]
+) -> None:
+    limit = {"MaxStartups": "1"}
+    with host(tmp_path / "s", env=remote_env, options=limit) as server, occupied(server, 0.5):
+        plain = fabric.Connection(
+            server.hosts[0],
+            server.user,
+            server.port,
+            connect_kwargs=server.connect_kwargs,
+        )
+        with plain, within(20):
+            wrapped = wrap(plain)
+            assert wrapped.call(max, 1, 2) == 2
+            wrapped.close()
+
+
+@contextlib.contextmanager
+def occupied(server: OpenSSHServer, seconds: float) -> Iterator[None]:
+    """The server's one place for those that log in, taken for so long."""
+
+    def take() -> bool:
+        held.append(socket.create_connection((server.hosts[0], server.port)))
+        return held[-1].recv(100).startswith(b"SSH-")
+
+    held: list[socket.socket] = []
+    assert settled(take)
+    timer = threading.Timer(seconds, held[-1].close)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        for sock in held:
+            sock.close()
+
+
+def test_a_host_that_turns_everybody_away_is_told_in_time(
+    tmp_path: Path, remote_env: dict[str, str]
+) -> None:
+    limit = {"MaxStartups": "1"}
+    with host(tmp_path / "s", env=remote_env, options=limit) as server, occupied(server, 2):
+        connection = Connection(
+            server.hosts[0],
+            server.user,
+            server.port,
+            connect_timeout=1,
+            connect_kwargs=server.connect_kwargs,
+        )
+        with within(10), pytest.raises(RemoteConnectionRefused, match="MaxStartups"):
+            connection.call(os.getpid)
+
+
+@pytest.mark.faults
+def test_closing_ends_the_attempts(tmp_path: Path, remote_env: dict[str, str]) -> None:
+    limit = {"MaxStartups": "1"}
+    with host(tmp_path / "s", env=remote_env, options=limit) as server, occupied(server, 2):
+        connection = dial(server)
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(connection.call, max, 1, 2)
+            time.sleep(0.5)
+            connection.close()
+            with within(8), pytest.raises(RemoteConnectionRefused):
+                future.result(10)

@@ -1,0 +1,320 @@
+"""Functions that run under sudo, against the real one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pty
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import invoke
+import pytest
+from invoke.exceptions import AuthFailure
+
+from fabremote import (
+    Connection,
+    RemoteAuthFailure,
+    RemoteException,
+    RemoteInterpreterMissing,
+    RemoteSudoRefused,
+    RemoteTimeout,
+    ThreadingGroup,
+    remotely,
+    wrap,
+)
+from tests.conftest import SERVERS
+from tests.sudo_users import PASSWORD, SudoHost, sudo_host
+
+PATIENCE = 10.0
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[SudoHost]:
+    with sudo_host() as made:
+        SERVERS.append(made.server)
+        yield made
+        SERVERS.remove(made.server)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(host: SudoHost) -> Iterator[None]:
+    """No process of the user whom functions run as outlives a test."""
+    yield
+    deadline = time.monotonic() + PATIENCE
+    while left := host.processes_of("target"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
+def me() -> tuple[str, str]:
+    import pwd
+
+    return pwd.getpwuid(os.getuid()).pw_name, os.environ["HOME"]
+
+
+def test_a_function_runs_as_root_or_as_the_user_named(host: SudoHost) -> None:
+    target = host.users["target"]
+    with host.connection("free") as c:
+        assert c.python(sudo=True).call(me) == ("root", "/root")
+        assert c.python(sudo=True, user=target).call(me) == (target, f"/home/{target}")
+        assert c.python(sudo=target).call(me)[0] == target
+        assert c.call(me)[0] == host.users["free"]
+
+
+def test_the_password_given_is_what_sudo_gets(host: SudoHost) -> None:
+    with host.connection("asks") as c:
+        py = c.python(sudo=True, user=host.users["target"], password=PASSWORD)
+        assert py.call(me)[0] == host.users["target"]
+        assert py.call(len, b"x" * 3_000_000) == 3_000_000
+        assert py.call(bytes, range(256)) == bytes(range(256))
+        assert "Wurst" not in repr(py)
+
+
+def test_fabrics_sudo_settings_are_the_defaults(host: SudoHost) -> None:
+    with host.connection("asks") as c:
+        c.config.load_overrides(
+            {"sudo": {"user": host.users["target"], "password": PASSWORD, "prompt": "Well? "}}
+        )
+        assert c.python(sudo=True).call(me)[0] == host.users["target"]
+        with pytest.raises(AuthFailure) as caught:
+            c.python(sudo=True, user=host.users["target"], password="no", python="python3").call(
+                me
+            )
+        assert caught.value.prompt == "Well? "
+        assert caught.value.result.connection is c
+        assert "sudo" in caught.value.result.command
+
+
+@pytest.mark.parametrize("role", ["tty", "once"])
+def test_where_sudo_wants_a_terminal_it_gets_one_and_the_function_none(
+    host: SudoHost, role: str
+) -> None:
+    with host.connection(role) as c:
+        py = c.python(sudo=host.users["target"], password=PASSWORD)
+        assert py.call(me)[0] == host.users["target"]
+        assert py.call(bytes, range(256)) == bytes(range(256))
+        assert not py.call(os.isatty, 1)
+        future = py.submit(time.sleep, 600)
+        wait_for(lambda: len(host.processes_of("target")) > 3)
+        future.cancel()
+
+
+@pytest.mark.parametrize("role", ["tty", "once"])
+def test_a_wrong_password_is_an_auth_failure(host: SudoHost, role: str) -> None:
+    with host.connection(role) as c:
+        with pytest.raises(RemoteAuthFailure, match=f"password of {host.users[role]}") as caught:
+            c.python(sudo=True, password="wrong").call(me)
+        assert isinstance(caught.value, AuthFailure)
+        assert "wrong" not in f"{caught.value} {caught.value!r} {caught.value.result}"
+
+
+def test_who_may_not_is_told_what_sudo_says(host: SudoHost) -> None:
+    with host.connection("none") as c:
+        with pytest.raises(RemoteSudoRefused, match=r"as root.*not in the sudoers") as caught:
+            c.python(sudo=True, password=PASSWORD).call(me)
+        assert not isinstance(caught.value, AuthFailure)
+    refused = pytest.raises(RemoteSudoRefused, match=r"not allowed to execute '\S*/sh' as root")
+    with host.connection("asks") as c, refused:
+        c.python(sudo=True, password=PASSWORD).call(me)
+    with host.connection("free") as c, pytest.raises(RemoteSudoRefused, match=r"nobodies"):
+        c.python(sudo=True, user="nobodies").call(me)
+
+
+def test_without_a_terminal_nobody_is_asked(
+    host: SudoHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(os.devnull) as null, host.connection("asks") as c:
+        monkeypatch.setattr(sys, "stdin", null)
+        with pytest.raises(RemoteSudoRefused, match=r"Give password=, set sudo\.password"):
+            c.python(sudo=host.users["target"]).call(me)
+
+
+def test_the_password_is_nowhere_to_be_seen(
+    host: SudoHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = PASSWORD.encode()[2:-2]
+    with host.connection("asks") as c:
+        py = c.python(sudo=host.users["target"], password=PASSWORD)
+        future = py.submit(time.sleep, 600)
+        wait_for(lambda: len(host.processes_of("target")) > 3)
+        shown = []
+        for path in (*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")):
+            with contextlib.suppress(OSError):
+                shown.append(path.read_bytes())
+        future.cancel()
+    assert any(b"sudo" in text for text in shown)
+    assert not any(secret in text for text in shown)
+    assert secret.decode() not in caplog.text
+    assert secret not in host.server.log.read_bytes()
+
+
+def test_env_cwd_and_prefix_are_the_functions_own(host: SudoHost) -> None:
+    def look() -> tuple[str, str | None, bool]:
+        return os.getcwd(), os.environ.get("STAGE"), "SSH_CONNECTION" in os.environ
+
+    target = host.users["target"]
+    with host.connection("free") as c, c.cd("~"), c.prefix("export STAGE=early; id -un >&2"):
+        py = c.python(sudo=target)
+        assert py.call(look) == (f"/home/{target}", "early", False)
+        assert c.python(sudo=target, env={"STAGE": "test"}).call(look)[1] == "test"
+        assert c.python(sudo=target, cwd="/tmp").call(look)[0] == "/tmp"
+
+
+def test_what_runs_as_another_user_is_killed(host: SudoHost) -> None:
+    def spawn() -> None:
+        import subprocess
+
+        subprocess.Popen(["sleep", "600"])
+        time.sleep(600)
+
+    target = host.users["target"]
+    for role in ("asks", "free"):
+        c = host.connection(role)
+        py = c.python(sudo=target, password=PASSWORD)
+        with pytest.raises(RemoteTimeout):
+            c.python(sudo=target, password=PASSWORD, timeout=0.5).call(spawn)
+        wait_for(lambda: not any("600" in text for text in host.processes_of("target")))
+        future = py.submit(spawn)
+        wait_for(lambda: any("600" in text for text in host.processes_of("target")))
+        c.close()
+        with pytest.raises(RemoteException):
+            future.result()
+        wait_for(lambda: not host.processes_of("target"))
+
+
+def test_a_lost_connection_ends_what_runs_as_another_user(host: SudoHost) -> None:
+    c = host.connection("tty")
+    c.python(sudo=host.users["target"], password=PASSWORD).submit(time.sleep, 600)
+    wait_for(lambda: len(host.processes_of("target")) > 3)
+    c.transport.sock.close()
+    wait_for(lambda: not host.processes_of("target"))
+    c.close()
+
+
+def test_an_interpreter_that_says_nothing_is_killed(host: SudoHost) -> None:
+    silent = host.server.directory / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 600\n")
+    silent.chmod(0o755)
+    with host.connection("asks") as c:
+        options = {"sudo": host.users["target"], "password": PASSWORD, "start_timeout": 4}
+        with pytest.raises(RemoteInterpreterMissing, match="did not start within 4 seconds"):
+            c.python(python=silent, **options).call(me)  # type: ignore[arg-type]
+        wait_for(lambda: not host.processes_of("target"))
+
+
+def test_each_user_has_an_agent_of_its_own_and_keeps_it(host: SudoHost) -> None:
+    target = host.users["target"]
+    with host.connection("free") as c:
+        first = c.python(sudo=target).call(os.getppid)
+        assert c.python(sudo=True, user=target, timeout=9).call(os.getppid) == first
+        assert c.python(sudo=True).call(os.getppid) != first
+
+
+def test_a_group_and_a_plain_context_take_it_too(host: SudoHost) -> None:
+    target = host.users["target"]
+    hosts = [host.connection("asks"), host.connection("tty")]
+    with ThreadingGroup.from_connections(hosts) as group:
+        found = group.python(sudo=target, password=PASSWORD).call(me)
+        assert [name for name, _ in found.values()] == [target, target]
+    with wrap(invoke.Context()) as here:
+        assert here.python(sudo=target).call(me) == (target, f"/home/{target}")
+
+
+def test_decorated_functions_name_the_user(host: SudoHost) -> None:
+    server = host.server
+
+    @remotely(
+        server.hosts[0],
+        user=host.users["free"],
+        port=server.port,
+        key=server.key,
+        sudo=host.users["target"],
+        ssh_options={"StrictHostKeyChecking": False, "UserKnownHostsFile": "/dev/null"},
+        quiet=True,
+    )
+    def who() -> str:
+        return me()[0]
+
+    assert who() == host.users["target"]
+    who.close()
+
+
+SCRIPT = """
+import sys
+from fabremote import Connection, ThreadingGroup
+target, login, port, key = sys.argv[1:]
+kwargs = {"key_filename": key, "look_for_keys": False, "allow_agent": False}
+names = ["127.0.0.1", "127.0.0.2"]
+with ThreadingGroup(*names, user=login, port=int(port), connect_kwargs=kwargs) as group:
+    for value in group.python(sudo=target).call(__import__("getpass").getuser).values():
+        print("ran as", value)
+"""
+
+
+def test_a_person_at_a_terminal_is_asked_once_for_all_hosts(host: SudoHost) -> None:
+    target, login, server = host.users["target"], host.users["asks"], host.server
+    pid, terminal = pty.fork()
+    if not pid:
+        words = [sys.executable, "-c", SCRIPT, target, login, str(server.port), server.key]
+        os.execv(sys.executable, words)
+    shown = ""
+    try:
+        shown = read_until(terminal, f"password of {login}: ")
+        os.write(terminal, PASSWORD.encode() + b"\n")
+        shown += read_until(terminal, None)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+    assert shown.count(f"ran as {target}") == 2, shown
+    assert shown.count("password of") == 1
+    assert "Wurst" not in shown
+
+
+def read_until(terminal: int, text: str | None) -> str:
+    """Read from a terminal until a text, or the end."""
+    shown, deadline = "", time.monotonic() + 3 * PATIENCE
+    while text is None or text not in shown:
+        assert select.select([terminal], [], [], deadline - time.monotonic())[0], shown
+        try:
+            piece = os.read(terminal, 1024)
+        except OSError:  # how a terminal ends
+            piece = b""
+        if not piece:
+            break
+        shown += piece.decode()
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"user": "postgres"}, TypeError, "user= is sudo's, and needs sudo=True"),
+        ({"password": "x"}, TypeError, "password= is sudo's, and needs sudo=True"),
+        ({"sudo": 3}, TypeError, "sudo=3 must be"),
+        ({"sudo": True, "user": "-x"}, ValueError, "user='-x' must be"),
+        ({"sudo": "a", "user": "b"}, ValueError, "contradict"),
+        ({"sudo": True, "password": "a\nb"}, TypeError, "one line"),
+    ],
+)
+def test_what_means_nothing_is_refused_at_once(
+    options: dict[str, object], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=re.escape(text)) as caught:
+        Connection("nowhere.invalid").python(**options)  # type: ignore[misc]
+    assert "a\nb" not in str(caught.value)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
