@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -31,6 +32,8 @@ class Terminal:
             os.execv(sys.executable, command)
         self.screen = ""
         self._seen = 0
+        # A character may come in two reads.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.resize(*size)
         modes = termios.tcgetattr(self.fd)
         os.write(self.fd, b"\n")
@@ -93,5 +96,5 @@ class Terminal:
             if not data:
                 assert to_the_end, f"the program ended after {self.screen!r}"
                 return -1
-            self.screen += data.decode("utf-8", "replace")
+            self.screen += self._decoder.decode(data)
         return int(place)

@@ -235,6 +235,36 @@ def test_submitted_calls_log_too(openssh: Server, caplog: pytest.LogCaptureFixtu
             assert caplog.messages.count(f"call {number}") == 5
 
 
+stopped: list[bool] = []
+
+
+def log_until_stopped() -> None:
+    def run() -> None:
+        while not stopped:
+            logging.getLogger("beside").warning("still here")
+
+    threading.Thread(target=run).start()
+
+
+def stop_logging() -> None:
+    stopped.append(True)
+
+
+def test_the_calls_of_a_block_log_each_in_its_turn(
+    local: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with local.python(err_stream=io.StringIO()) as py:
+        py.call(log, "first")
+        py.call(log_until_stopped)
+        # The thread logs during calls and between them, and takes no answer that is not its own.
+        assert [py.call(abs, number) for number in range(-100, 0)] == [*range(100, 0, -1)]
+        py.call(stop_logging)
+        py.call(log, "last")
+    texts = [record.getMessage() for record in caplog.records]
+    assert (texts[0], texts[-1]) == ("first", "last")
+    assert "still here" in texts
+
+
 def test_each_record_of_a_group_has_its_host(
     openssh: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -151,6 +151,13 @@ def test_pty_is_fabrics_setting(openssh: Server) -> None:
         assert not context.python(pty=False).call(os.isatty, 0)
 
 
+def test_the_process_of_a_block_has_none(place: Any) -> None:
+    py = place.python(pty=True, hide=True)
+    with pytest.raises(ValueError, match="Call outside the block"), py:
+        pass
+    assert py.call(os.isatty, 0)
+
+
 def test_a_call_beside_one_with_a_terminal_has_none(place: Any) -> None:
     py = place.python(pty=True, watchers=[Responder("name", "A\n")], hide=True)
     with_terminal = [py.submit(input, "name? ") for _ in range(5)]
