@@ -256,7 +256,8 @@ class Worker:
         """Send on the whole requests that ``data`` begins with; return the rest."""
         while len(data) >= worker.TOTAL.size and is_request(data):
             size = worker.TOTAL.unpack_from(data)[0] - bundle.ASKING
-            record, size = divmod(size, bundle.RECORD)
+            record = size & bundle.RECORD
+            size -= record
             end = worker.TOTAL.size + size
             if size > (wire.MAX_DATA if record else bundle.REQUEST):
                 # Not written by us: this call can't answer any more.
