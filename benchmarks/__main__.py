@@ -22,6 +22,7 @@ from benchmarks import (
     output,
     shipping,
     sizes,
+    stdin,
     streams,
 )
 from benchmarks.host import Host, same_python
@@ -40,6 +41,7 @@ GROUPS: dict[str, Callable[[Host], list[Row]]] = {
     "gigabyte": bulk.measure_gigabyte,
     "output": output.measure,
     "flood": output.measure_flood,
+    "stdin": stdin.measure,
     "faults": faults.measure,
     "streams": streams.measure,
 }

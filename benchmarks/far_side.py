@@ -14,6 +14,16 @@ def make_bytes(size: int) -> bytes:
     return b"\x5a" * size
 
 
+def count_stdin() -> int:
+    """Read stdin to its end; return how many bytes that were."""
+    import os
+
+    count = 0
+    while data := os.read(0, 1 << 20):
+        count += len(data)
+    return count
+
+
 def make_array(size: int) -> Any:
     """Return an array of ``size`` bytes."""
     import numpy

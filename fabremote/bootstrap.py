@@ -64,6 +64,8 @@ EXTRA_MODULES = (
     "standins",
     "class_sources",
     "third_party",
+    "records",
+    "terminal",
 )
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.

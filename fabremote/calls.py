@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.exceptions import (
     RemoteCancelled,
@@ -23,7 +24,8 @@ from fabremote.options import Options
 from fabremote.printing import printable
 from fabremote.progress import Bar, reporter
 from fabremote.receiving import Answer, Data, Outcome
-from fabremote.streams import Feeder, Output, local_stream
+from fabremote.stdin import Stdin
+from fabremote.streams import open_outputs
 
 if TYPE_CHECKING:
     from fabremote.session import Session
@@ -40,6 +42,7 @@ FAULT = -5
 PROGRESS = -6
 EXPIRED = -3
 WANTED = -8
+RESIZED = -9
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW. In frames of a byte each they take 64 times that.
 UNHANDLED = 2 * wire.WINDOW
@@ -56,6 +59,9 @@ class Process(Protocol):
 
     def left(self, call: Call) -> None:
         """The call has ended."""
+
+    def taken(self, count: int) -> None:
+        """``count`` bytes of the process's stdin were written during the call."""
 
     def gone(self, name: str) -> RemoteException:
         """Return the error for a call that the process's end kept from beginning."""
@@ -84,6 +90,7 @@ class Call(Messages):
         feeds: Feeds | None = None,
         process: Process | None = None,
         flags: int = 0,
+        record: Callable[[Data], None] | None = None,
     ) -> None:
         super().__init__(session, number, name, Items(options.max_result), provide, feeds)
         self._moving = threading.Lock()
@@ -92,6 +99,7 @@ class Call(Messages):
         self._process = process
         self.inside = process.number if process is not None else None
         self.begun = True  # over there, as far as is known
+        self._record = record
         # What was admitted of the far side's frames, by the reader, and of that handled.
         self._admitted = self._handled = 0
         self._flooded = self._ended = False
@@ -105,33 +113,18 @@ class Call(Messages):
         self._answer = Answer(options.max_result)
         self._consumed = 0
         self._failure: BaseException | None = None
-        self._outputs = self._open_outputs(options, keep)
-        self._feeder: Feeder | None = None
-        self._responding = bool(options.watchers)
-        has_stdin = bool(options.in_stream) or self._responding
-        self.flags = flags | (wire.HAS_STDIN if has_stdin else 0)
+        self._outputs = open_outputs(options, keep, self._respond)
+        self.stdin = Stdin(options, self._send_stdin, self._end_with)
+        self.flags = flags | (wire.HAS_STDIN if self.stdin.stays_open else 0)
         self.flags |= wire.PACKS if options.compress else 0
+        self.flags |= wire.HAS_PTY if options.pty else 0
         self._progress = reporter(options.progress, name)
         self._told = False
         self._options = options
 
-    def _open_outputs(self, options: Options, keep: bool) -> dict[int, Output]:
-        outputs = {}
-        for kind, name, given in (
-            (wire.STDOUT, "stdout", options.out_stream),
-            (wire.STDERR, "stderr", options.err_stream),
-        ):
-            target = None if name in options.hide else local_stream(given, name)
-            encoding, watchers = options.encoding, list(options.watchers)
-            outputs[kind] = Output(target, encoding, keep, watchers, self._respond)
-        return outputs
-
     def start_stdin(self) -> None:
         """Begin to forward ``in_stream``, if there is one, once the call is sent."""
-        if self._options.in_stream:
-            eof = not self._responding
-            stream, encoding = self._options.in_stream, self._options.encoding
-            self._feeder = Feeder(stream, encoding, self._send_stdin, eof)
+        self.stdin.start()
 
     def admit(self, kind: int, data: Data) -> None:
         """Take a frame from the link, in its reader's thread: no more than an agent sends."""
@@ -228,22 +221,24 @@ class Call(Messages):
 
     def _handle(self, kind: int, data: Data) -> None:
         if kind in self._outputs:
-            self._consumed += len(data)
-            if self._consumed >= wire.WINDOW // 4:
-                credit = wire.NUMBER.pack(self._consumed)
-                self._consumed = 0
-                self.session.post(wire.frame(wire.CREDIT, self.number, credit))
+            self._consume(data)
             self._outputs[kind].write(data)
         elif kind == wire.ITEM:
             self._take_messages(data)
         elif kind == WANTED:
             self._send_wanted()
-        elif kind == wire.TAKEN and self._feeder is not None:
-            self._feeder.taken(wire.NUMBER.unpack(data)[0])
+        elif kind == wire.RECORD:
+            self._consume(data)
+            if self._record is not None and not self.killed:
+                self._record(data)
+        elif kind == wire.TAKEN:
+            self.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
             self._request(bytes(data))
         elif kind == FAULT and self._fault is not None:
             self.abort(self._fault)
+        elif kind == RESIZED and not self.killed:
+            self.session.post(wire.frame(wire.RESIZE, self.number, terminals.size()))
         elif kind == PROGRESS:
             self._told = False
             self.report("down", self._answer.received, self._answer.total)
@@ -267,6 +262,20 @@ class Call(Messages):
         elif kind == CANCELLED:
             self.abort(RemoteCancelled(f"{self.name} on {self.session.label} was cancelled."))
 
+    def taken(self, count: int) -> None:
+        """Note that ``count`` bytes of stdin were written, which may be a lasting process's."""
+        self.stdin.taken(count)
+        if self._process is not None:
+            self._process.taken(count)
+
+    def _consume(self, data: Data) -> None:
+        """Let the far side send as much again."""
+        self._consumed += len(data)
+        if self._consumed >= wire.WINDOW // 4:
+            credit = wire.NUMBER.pack(self._consumed)
+            self._consumed = 0
+            self.session.post(wire.frame(wire.CREDIT, self.number, credit))
+
     def _judge(self, data: Data) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
         if not self.begun and self._process is not None:
@@ -277,12 +286,16 @@ class Call(Messages):
             return self.session.loss(self.name)
         if answered and self._answer.complete():
             return None
-        stderr = self._outputs[wire.STDERR].text()[-2000:]
+        # A terminal has one stream.
+        kind, what = wire.STDERR, "stderr"
+        if self._options.pty:
+            kind, what = wire.STDOUT, "output"
+        stderr = self._outputs[kind].text()[-2000:]
         name = _signal_name(number) if number else None
         how = f"was killed by {name}" if name else f"exited with status {exited}"
         message = f"The process of {self.name} on {self.session.label} {how} without an answer."
         if stderr.strip():
-            message += " The last of its stderr: " + printable(stderr.strip())
+            message += f" The last of its {what}: {printable(stderr.strip())}"
         return RemoteProcessDied(message, None if name else exited, name, stderr)
 
     def _too_large(self, why: str) -> ResultError:
@@ -337,9 +350,7 @@ class Call(Messages):
         self.session.forget(self.number)
         if self._process is not None:
             self._process.left(self)
-        if self._feeder is not None:
-            self._feeder.stop()
-            self._feeder = None
+        self.stdin.stop()
         if isinstance(self._progress, Bar):
             self._progress.close()
         for output in self._outputs.values():
@@ -372,6 +383,12 @@ class Call(Messages):
 
         Return None as soon as there is ``enough``.
         """
+        if not self._options.pty:
+            return self._wait(enough)
+        with terminals.following(lambda: self.inbox.put((RESIZED, b""))):
+            return self._wait(enough)
+
+    def _wait(self, enough: Callable[[], bool]) -> Outcome | None:
         try:
             self._drain(self.deadline, lambda: self.done or self.killed or enough())
             if not self.done and self._failure is None:

@@ -23,6 +23,7 @@ from fabremote.lasting import Lasting
 from fabremote.options import Bound, Options
 from fabremote.outcomes import NotRun, read_answer
 from fabremote.session import Session
+from fabremote.shipping import records
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.feeds import Feeds, makes_stream
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
@@ -94,11 +95,16 @@ class Interpreter:
         """Start the process of the block's calls.
 
         Connects if need be, and raises what a call raises where there can be no
-        process; RuntimeError in a block of the same interpreter.
+        process; RuntimeError in a block of the same interpreter; ValueError with ``pty``.
         """
         if self._lasting is not None:
             raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
         options = self._bound.options()
+        if options.pty:
+            raise ValueError(
+                "pty=True is for single calls: the process of a with block has no terminal. "
+                "Call outside the block, or give python(pty=False)."
+            )
         if not options.dry:
             self._lasting = Lasting(self._host.session(options), options)
         return self
@@ -277,8 +283,18 @@ class Prepared:
             what = f"{self.name} on {session.label}"
             mine = payload.classes, payload.modules
             decoder = Decoder(what, *mine, self._options.trust, payload.files)
-            asked = payload.provide, payload.feeds, self._lasting
-            call = Call(session, number, self.name, self._options, self._keep, *asked)
+            logs = self._options.logging
+            call = Call(
+                session,
+                number,
+                self.name,
+                self._options,
+                self._keep,
+                payload.provide,
+                payload.feeds,
+                self._lasting,
+                record=records.receiver(what, session.label) if logs else None,
+            )
         except BaseException:
             session.forget(number)
             raise
@@ -319,6 +335,7 @@ class Prepared:
         return first
 
     def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
+        call.stdin.attend()
         try:
             self._begin(call, payload)
         except (KeyboardInterrupt, SystemExit) as error:
@@ -385,6 +402,7 @@ class Prepared:
             env=dict(self._options.env),
             exited=exited,
             hide=self._options.hide,
+            pty=self._options.pty,
         )
 
     def submit(self) -> RemoteFuture[Any]:

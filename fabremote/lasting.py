@@ -69,7 +69,9 @@ class Lasting:
 
     def call_options(self, options: Options) -> Options:
         """Return the options of a call: what is the process's own has been given to that."""
-        return dataclasses.replace(options, in_stream=None) if options.in_stream else options
+        if options.in_stream or options.pty:
+            return dataclasses.replace(options, in_stream=None, pty=False)
+        return options
 
     def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call, once not too many wait there."""
@@ -94,6 +96,10 @@ class Lasting:
             self._changed.notify_all()
             if call.begun and call.failure is not None and not self._reason:
                 self._reason = f"{_how(call.failure)} during {call.name}"
+
+    def taken(self, count: int) -> None:
+        """Note that ``count`` bytes of the process's stdin were written during a call."""
+        self._call.taken(count)
 
     def gone(self, name: str) -> RemoteException:
         """Return the error for a call that can't begin, as the process has ended."""

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
 from fabremote.calls import LAST_WORD, LOST, UNBEGUN, Call
@@ -144,6 +145,8 @@ class Session:
 
     def _send_call(self, call: Call, parcel: Parcel) -> None:
         opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.flags, call.inside))
+        if call.flags & wire.HAS_PTY:
+            opening += wire.frame(wire.RESIZE, call.number, terminals.size())
         pieces, size = parcel.pieces, parcel.size
         if len(pieces) == 1 and size <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))

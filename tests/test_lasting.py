@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import io
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from fabremote import (
     ShippingError,
     wrap,
 )
+from fabremote.agent import wire
 from fabremote.demo.server import Server
 from tests import interpreters
 from tests.conftest import connect
@@ -243,6 +245,15 @@ def test_stdin_goes_to_the_process(place: Any, tmp_path: Path) -> None:
         assert [py.call(input), py.call(input)] == ["one", "two"]
         with pytest.raises(EOFError):
             py.call(input)
+
+
+def read(size: int) -> int:
+    return len(sys.stdin.buffer.read(size))
+
+
+def test_a_call_may_read_more_than_waits_on_the_host(place: Any) -> None:
+    with place.python(in_stream=io.BytesIO(bytes(4 * wire.WINDOW))) as py:
+        assert [py.call(read, 2 * wire.WINDOW) for _ in range(3)] == [2 * wire.WINDOW] * 2 + [0]
 
 
 # The end

@@ -6,7 +6,7 @@ top-level names of the caller's own modules, each other one module; `importing`
 makes them importable. What is imported below one of those names and wasn't sent
 is asked for, as are the packages' data files: the request goes out on the
 reply's pipe, the result comes in on the payload's, and the importing thread
-waits.
+waits. So do log records, see `records`, which the supervisor answers.
 
 A forked child has no part in that: both would read the same pipe.
 """
@@ -20,9 +20,11 @@ import sys
 from . import loader, wire
 
 TOTAL = struct.Struct(">Q")
-# In the total of a message: to a worker, of blobs; from it, of a request; of a stream's.
+# In the total of a message: to a worker, of blobs; from it, of a request, and if that is
+# a record; of a stream's.
 BLOBBED = ASKING = 1 << 63
 STREAMED = 1 << 62
+RECORD = 1 << 61
 DIGEST = 16
 # The most bytes of a request.
 REQUEST = 4096
@@ -113,11 +115,17 @@ def disconnect():
 def ask(*words):
     """Return what the caller says to a request, or None where none can be made."""
     request = "\0".join(words).encode("utf-8", "surrogateescape")
-    if CHANNEL is None or CHANNEL[2] != os.getpid() or len(request) > REQUEST:
+    parts = send(request) if len(request) <= REQUEST else None
+    return marshal.loads(b"".join(parts)) if parts else None
+
+
+def send(request, flags=ASKING):
+    """Return the parts of what is said to a request, or None where none can be made."""
+    if CHANNEL is None or CHANNEL[2] != os.getpid():
         return None
     parts, given_up, done = [], [], _thread.allocate_lock()
     done.acquire()
-    work = exchange, (request, parts, given_up, done)
+    work = exchange, (request, flags, parts, given_up, done)
     try:
         _thread.start_new_thread(*work)
     except RuntimeError:
@@ -127,10 +135,10 @@ def ask(*words):
     except BaseException:
         given_up.append(True)
         raise
-    return marshal.loads(b"".join(parts)) if parts else None
+    return parts
 
 
-def exchange(request, parts, given_up, done):
+def exchange(request, flags, parts, given_up, done):
     """Make a request and gather its answer.
 
     In a thread of its own: what a signal handler raises must not end it halfway,
@@ -144,7 +152,9 @@ def exchange(request, parts, given_up, done):
                     if CHANNEL is None:
                         break
                     payload_fd, reply_fd, _ = CHANNEL
-                    os.write(reply_fd, TOTAL.pack(ASKING | len(request)) + request)
+                    data = TOTAL.pack(flags | len(request)) + request
+                    while data:
+                        data = data[os.write(reply_fd, data) :]
                 received = RECEIVE[0](payload_fd)
                 if received is None:
                     break

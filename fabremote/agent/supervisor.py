@@ -11,7 +11,7 @@ import os
 import select
 import time
 
-from . import forker, processes, wire, worker
+from . import forker, loader, processes, wire, worker
 from .workers import BACKLOG, DOZE, Turn, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
@@ -179,7 +179,11 @@ class Supervisor:
             elif kind == wire.PING:
                 self.pace = wire.NUMBER.unpack(piece)[0] / 1000
             elif kind == wire.EXTEND:
-                self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + bytes(piece))
+                piece = bytes(piece)
+                if piece.startswith(b"terminal"):
+                    # Which works here, too.
+                    forker.extend(piece)
+                self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + piece)
                 # The forker hears of it before it is asked for the next worker.
                 self.renew()
         self.rest_stdin()
@@ -208,6 +212,8 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
+        if flags & wire.HAS_PTY:
+            blobs = list(blobs) + [loader.part("terminal").lend(call)]
         call.begin(number, flags, blobs)
 
     def needed(self, flags, named):

@@ -211,6 +211,8 @@ def prepare(header):
         enter(os.path.expanduser(encoded(header["cwd"])))
     if header["encoding"] != sys.stdout.encoding:
         open_streams(header["encoding"])
+    for name, given in header.get("parts", ()):
+        loader.part(name).install(given)
 
 
 def enter(folder):

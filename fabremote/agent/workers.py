@@ -6,7 +6,7 @@ import os
 import select
 import time
 
-from . import bundle, processes, wire, worker
+from . import bundle, loader, processes, wire, worker
 
 # The most that is read from a pipe once its call has answered, in bytes: what
 # a process that holds the pipe writes after that belongs to no call.
@@ -19,6 +19,8 @@ SMALL = 16384
 DOZE = 0.001
 PIPE = 1 << 18
 _F_SETPIPE_SZ = 1031
+# What a worker waits for that has logged: an answer of no bytes.
+NOTED = bundle.TOTAL.pack(bundle.TOTAL.size) + bundle.TOTAL.pack(0)
 
 
 def widen(fd):
@@ -74,6 +76,7 @@ class Worker:
         self.doomed = False
         self.dozing = False
         self.relayed = 0.0
+        self.noted = False
         self.pack = None
         # A lasting process's own number, the calls that wait for it, the blobs that it has.
         self.home = None
@@ -112,7 +115,10 @@ class Worker:
             self.put(self.stdin, data)
         elif kind == wire.CREDIT:
             self.window += wire.NUMBER.unpack(data)[0]
+            self.answer_note()
             self.listen()
+        elif kind == wire.RESIZE:
+            loader.part("terminal").resize(self, data)
         elif kind == wire.CANCEL:
             self.cancel()
         elif kind == wire.END:
@@ -209,6 +215,16 @@ class Worker:
         self.forward(self.outputs[fd], data)
         return len(data)
 
+    def drain(self):
+        """Relay what was printed so far: a terminal gives it in pieces."""
+        for fd in list(self.outputs):
+            left = LAST
+            while fd in self.fds and left > 0:
+                count = self.relay(fd, left)
+                if not count:
+                    break
+                left -= count
+
     def forward(self, kind, data):
         """Send ``data`` in frames of the call's."""
         view = memoryview(data)
@@ -259,16 +275,32 @@ class Worker:
         data = self.forward_items(data)
         while len(data) >= worker.TOTAL.size and is_request(data):
             size = worker.TOTAL.unpack_from(data)[0] - bundle.ASKING
+            record = size & bundle.RECORD
+            size -= record
             end = worker.TOTAL.size + size
-            if size > bundle.REQUEST:
+            if size > (wire.MAX_DATA if record else bundle.REQUEST):
                 # Not written by us: this call can't answer any more.
                 self.drop(self.reply)
                 return b""
             if len(data) < end:
                 break
-            self.supervisor.send(wire.ASK, self.number, data[worker.TOTAL.size : end])
+            self.note(data[8:end]) if record else self.forward(wire.ASK, data[8:end])
             data = self.forward_items(data[end:])
         return data
+
+    def note(self, data):
+        """Send on a log record, after what was printed before it."""
+        self.drain()
+        self.window -= len(data)
+        self.forward(wire.RECORD, data)
+        self.noted = True
+        self.answer_note()
+
+    def answer_note(self):
+        """Let a worker go on that has logged, once there is room for more."""
+        if self.noted and self.window > 0:
+            self.noted = False
+            self.put(self.payload, NOTED)
 
     def forward_items(self, data):
         """Send on the streams' messages in ``data``, after what was printed; return the rest."""
@@ -318,13 +350,7 @@ class Worker:
     def finish(self):
         """Relay the last output, say that the call is done, and close, or take the next one."""
         supervisor = self.supervisor
-        for fd in list(self.outputs):
-            left = LAST
-            while fd in self.fds and left > 0:
-                count = self.relay(fd, left)
-                if not count:
-                    break
-                left -= count
+        self.drain()
         self.say_done(self.number, self.missing == 0)
         if self.home is not None:
             self.answer, self.missing, self.window = b"", None, wire.WINDOW

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from fabremote import terminals
 from fabremote.agent.answers import Chunks
 from fabremote.bootstrap import RemotePython, extra
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
-from fabremote.shipping import culprits
+from fabremote.shipping import culprits, records
 from fabremote.shipping.feeds import Feeds, makes_stream
 from fabremote.shipping.forwarding import Forwarder, Memory
 from fabremote.shipping.modules import Scope, modules_of
@@ -99,10 +100,13 @@ def dump(
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
     header: dict[str, Any] = {
         "beside": chunks.rooms(),
-        "env": dict(options.env),
+        "env": terminals.environment(options.env) if options.pty else dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
     }
+    parts = _parts(options)
+    if parts:
+        header["parts"] = parts
     if listed is not None:
         header["bundle"] = listed.blob.digest
         pickler.extras.add("importing")
@@ -116,6 +120,7 @@ def dump(
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
     pieces += [data for _, data in chunks.beside or ()]
+    pickler.extras.update(name for name, _ in parts)
     parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(pickler.extras))
     files = pickler.files.union(source.file for source in scope.bundle.values())
     if memory is not None:
@@ -125,6 +130,16 @@ def dump(
     forwarder = Forwarder(scope, files, memory)
     feeds = Feeds(pickler, name_of(fn))
     return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part, feeds)
+
+
+def _parts(options: Options) -> list[tuple[str, Any]]:
+    """Return the agent's modules that options ask for, and what each is given."""
+    parts: list[tuple[str, Any]] = []
+    if options.pty:
+        parts.append(("terminal", (options.encoding, [*options.env])))
+    if options.logging:
+        parts.append(("records", records.levels()))
+    return parts
 
 
 def _cause(error: Exception) -> BaseException | None:
