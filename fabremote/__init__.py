@@ -54,9 +54,11 @@ from fabremote.exceptions import (
     UntrustedResult,
 )
 from fabremote.executor import RemoteExecutor
+from fabremote.futures import RemoteFuture
 from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
 from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
-from fabremote.interpreter import Interpreter, RemoteFuture, Result
+from fabremote.interpreter import Interpreter
+from fabremote.prepared import Result
 from fabremote.shipping.iterators import ahead
 from fabremote.tasks import task
 from fabremote.wrapping import install, wrap

@@ -51,6 +51,7 @@ AGENT_MODULES = (
     "raising",
     "worker",
     "forker",
+    "turns",
     "workers",
     "supervisor",
 )

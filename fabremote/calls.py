@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import queue
 import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from fabremote import terminals
+from fabremote import notices, terminals
 from fabremote.agent import wire
 from fabremote.exceptions import (
     RemoteCancelled,
@@ -17,6 +16,7 @@ from fabremote.exceptions import (
     RemoteProcessDied,
     RemoteTimeout,
     ResultError,
+    ended_how,
 )
 from fabremote.items import Items
 from fabremote.messages import Messages
@@ -31,23 +31,9 @@ if TYPE_CHECKING:
     from fabremote.session import Session
     from fabremote.shipping.feeds import Feeds
 
-# The session's own notice to a call that the link is gone; not on the wire.
-LOST = -1
-# Likewise, and the agent has said that it knows nothing of the call.
-UNBEGUN = -7
-# The local notices to a call that runs on the session's service thread.
-CANCELLED = -2
-FLOODED = -4
-FAULT = -5
-PROGRESS = -6
-EXPIRED = -3
-WANTED = -8
-RESIZED = -9
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW. In frames of a byte each they take 64 times that.
 UNHANDLED = 2 * wire.WINDOW
-# How long the far side may take to say that a killed call has ended, in seconds.
-LAST_WORD = 3.0
 # What these frames hold, in bytes.
 SIZES = {wire.DONE: wire.STATUS.size, wire.TAKEN: wire.NUMBER.size}
 
@@ -93,8 +79,6 @@ class Call(Messages):
         record: Callable[[Data], None] | None = None,
     ) -> None:
         super().__init__(session, number, name, Items(options.max_result), provide, feeds)
-        self._moving = threading.Lock()
-        self._elsewhere: Callable[[int, Data], None] | None = None
         self._outcome: Outcome | None = None
         self._process = process
         self.inside = process.number if process is not None else None
@@ -107,8 +91,6 @@ class Call(Messages):
         self._fault: BaseException | None = None
         self.timeout = options.timeout
         self.deadline = time.monotonic() + options.timeout if options.timeout else None
-        self.inbox: queue.SimpleQueue[tuple[int, Data]] = queue.SimpleQueue()
-        self.deliver: Callable[[int, Data], None] = self._to_inbox
         self.done = False
         self._answer = Answer(options.max_result)
         self._consumed = 0
@@ -144,7 +126,7 @@ class Call(Messages):
         self._admitted += max(1, len(data))
         if self._admitted - self._handled > UNHANDLED and not self._ended:
             self._flooded = True
-            kind, data = FLOODED, b""
+            kind, data = notices.FLOODED, b""
         # A copy: a view of little would keep all that came with it.
         self.deliver(kind, bytes(data))
 
@@ -161,7 +143,7 @@ class Call(Messages):
         if self._progress is not None and self._answer.total and not self._told:
             # Once, until the call's own thread has looked how much there is by then.
             self._told = True
-            self.deliver(PROGRESS, b"")
+            self.deliver(notices.PROGRESS, b"")
 
     def report(self, direction: str, done: int, total: int) -> None:
         """Tell the caller's ``progress`` how many bytes have gone "up" or come "down"."""
@@ -172,38 +154,7 @@ class Call(Messages):
         """Have the call's own thread end it with an error that another thread met."""
         if self._fault is None:
             self._fault = error
-            self.deliver(FAULT, b"")
-
-    def _to_inbox(self, kind: int, data: Data) -> None:
-        self.inbox.put((kind, data))
-        if self._elsewhere is not None:
-            # Meanwhile.
-            self._move_on(self._elsewhere)
-
-    @property
-    def inboxed(self) -> bool:
-        """Whether the frames wait for `wait`."""
-        return self._elsewhere is None
-
-    def move(self, deliver: Callable[[int, Data], None]) -> None:
-        """Have the frames handled elsewhere from now on, those that wait in the inbox first."""
-        self._elsewhere = deliver
-        self._move_on(deliver)
-        self.deliver = deliver
-
-    def _move_on(self, deliver: Callable[[int, Data], None]) -> None:
-        with self._moving:
-            while not self.inbox.empty():
-                deliver(*self.inbox.get())
-
-    def _respond(self, text: str) -> None:
-        data = text.encode(self._options.encoding)
-        for start in range(0, len(data), wire.MAX_DATA):
-            piece = data[start : start + wire.MAX_DATA]
-            self.session.post(wire.frame(wire.STDIN, self.number, piece))
-
-    def _send_stdin(self, data: bytes) -> None:
-        self.session.send(wire.frame(wire.STDIN, self.number, data))
+            self.deliver(notices.FAULT, b"")
 
     # Frames
 
@@ -215,7 +166,7 @@ class Call(Messages):
             self._handle(kind, data)
         except BaseException as error:
             self.abort(error)
-            if kind in (wire.DONE, LOST, UNBEGUN):
+            if kind in (wire.DONE, notices.LOST, notices.UNBEGUN):
                 self.finish()
         self.changed()
 
@@ -225,7 +176,7 @@ class Call(Messages):
             self._outputs[kind].write(data)
         elif kind == wire.ITEM:
             self._take_messages(data)
-        elif kind == WANTED:
+        elif kind == notices.WANTED:
             self._send_wanted()
         elif kind == wire.RECORD:
             self._consume(data)
@@ -235,16 +186,16 @@ class Call(Messages):
             self.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
             self._request(bytes(data))
-        elif kind == FAULT and self._fault is not None:
+        elif kind == notices.FAULT and self._fault is not None:
             self.abort(self._fault)
-        elif kind == RESIZED and not self.killed:
+        elif kind == notices.RESIZED and not self.killed:
             self.session.post(wire.frame(wire.RESIZE, self.number, terminals.size()))
-        elif kind == PROGRESS:
+        elif kind == notices.PROGRESS:
             self._told = False
             self.report("down", self._answer.received, self._answer.total)
-        elif kind == FLOODED:
+        elif kind == notices.FLOODED:
             self.abort(self._flood())
-        elif kind == EXPIRED:
+        elif kind == notices.EXPIRED:
             self.expire()
         elif kind == wire.DONE:
             for output in self._outputs.values():
@@ -253,13 +204,13 @@ class Call(Messages):
             if self._failure is None:
                 self._failure = self._judge(data)
             self.finish()
-        elif kind in (LOST, UNBEGUN):
+        elif kind in (notices.LOST, notices.UNBEGUN):
             # A call that was being killed keeps its own reason.
             if self._failure is None:
-                self._failure = self.session.loss(self.name, begun=kind == LOST)
+                self._failure = self.session.loss(self.name, begun=kind == notices.LOST)
             self.session.unheard()
             self.finish()
-        elif kind == CANCELLED:
+        elif kind == notices.CANCELLED:
             self.abort(RemoteCancelled(f"{self.name} on {self.session.label} was cancelled."))
 
     def taken(self, count: int) -> None:
@@ -292,7 +243,7 @@ class Call(Messages):
             kind, what = wire.STDOUT, "output"
         stderr = self._outputs[kind].text()[-2000:]
         name = _signal_name(number) if number else None
-        how = f"was killed by {name}" if name else f"exited with status {exited}"
+        how = ended_how(exited, name)
         message = f"The process of {self.name} on {self.session.label} {how} without an answer."
         if stderr.strip():
             message += f" The last of its {what}: {printable(stderr.strip())}"
@@ -385,7 +336,7 @@ class Call(Messages):
         """
         if not self._options.pty:
             return self._wait(enough)
-        with terminals.following(lambda: self.inbox.put((RESIZED, b""))):
+        with terminals.following(lambda: self.inbox.put((notices.RESIZED, b""))):
             return self._wait(enough)
 
     def _wait(self, enough: Callable[[], bool]) -> Outcome | None:
@@ -399,7 +350,7 @@ class Call(Messages):
             # Ctrl-C, or another exception thrown into this thread.
             self._interrupt(error)
         try:
-            self._drain(time.monotonic() + LAST_WORD, lambda: self.done)
+            self._drain(time.monotonic() + notices.LAST_WORD, lambda: self.done)
         finally:
             if not self.done:
                 self.session.unheard()
@@ -411,7 +362,7 @@ class Call(Messages):
         try:
             if self.items.kind and self._failure is None:
                 self.close_stream()
-                self._drain(time.monotonic() + LAST_WORD, lambda: self.done or self.killed)
+                self._drain(time.monotonic() + notices.LAST_WORD, lambda: self.done or self.killed)
                 self._failure = error
         finally:
             self.abort(error)
@@ -420,7 +371,7 @@ class Call(Messages):
         while not ended():
             if self._wanted:
                 # Not before what is there has been taken, see above.
-                self.handle(WANTED, b"")
+                self.handle(notices.WANTED, b"")
                 continue
             try:
                 remaining = None if deadline is None else deadline - time.monotonic()
@@ -439,4 +390,4 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-__all__ = ["CANCELLED", "EXPIRED", "LOST", "UNBEGUN", "Call", "Outcome"]
+__all__ = ["Call", "Outcome"]

@@ -22,8 +22,9 @@ from typing import (
 import fabric
 
 from fabremote.agent import loader
+from fabremote.futures import RemoteFuture
 from fabremote.hosts import ConnectionArguments
-from fabremote.interpreter import Interpreter, RemoteFuture
+from fabremote.interpreter import Interpreter
 from fabremote.options import PythonOptions, check_names
 from fabremote.shipping.own import needs_trust
 from fabremote.stateful import StatefulMethod, keeping, present

@@ -14,10 +14,12 @@ from invoke.runners import normalize_hide
 from fabremote import option_values as check
 from fabremote.connection import Connection, wrap_context
 from fabremote.executor import RemoteExecutor
+from fabremote.futures import RemoteFuture
 from fabremote.group_result import GroupResult, Outcome
 from fabremote.group_work import Streams, at_once, in_turn, max_workers
-from fabremote.interpreter import Interpreter, RemoteFuture, Result
+from fabremote.interpreter import Interpreter
 from fabremote.options import PythonOptions, check_names, resolve
+from fabremote.prepared import Result
 from fabremote.shipping.iterators import streams as can_stream
 
 if TYPE_CHECKING:

@@ -18,7 +18,13 @@ from typing import Any
 from fabremote.agent import wire
 from fabremote.bootstrap import EXTRA_MODULES
 from fabremote.calls import Call, Outcome
-from fabremote.exceptions import RemoteCancelled, RemoteException, RemoteProcessDied, RemoteTimeout
+from fabremote.exceptions import (
+    RemoteCancelled,
+    RemoteException,
+    RemoteProcessDied,
+    RemoteTimeout,
+    ended_how,
+)
 from fabremote.options import Options
 from fabremote.session import Session
 from fabremote.shipping.forwarding import Memory
@@ -160,9 +166,7 @@ def _how(failure: BaseException) -> str:
         return "was killed at its timeout"
     if not isinstance(failure, RemoteProcessDied):
         return "was killed"
-    if failure.signal is not None:
-        return f"was killed by {failure.signal}"
-    return f"exited with status {failure.exited}"
+    return ended_how(failure.exited, failure.signal)
 
 
 __all__ = ["Lasting"]

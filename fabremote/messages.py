@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from fabremote.agent import wire
 from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import ResultError
+from fabremote.inboxes import Inbox
 from fabremote.items import Items, frames, order
+from fabremote.options import Options
 from fabremote.receiving import Data
 
 if TYPE_CHECKING:
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
 ASKED = 2
 
 
-class Messages:
+class Messages(Inbox):
     """The part of a call that answers its process, and hears of its streams."""
 
     done = False
     deadline: float | None = None
-    deliver: Callable[[int, Data], None]
     _failure: BaseException | None = None
+    _options: Options
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class Messages:
         provide: Callable[[bytes], bytes] | None,
         feeds: Feeds | None,
     ) -> None:
+        super().__init__()
         self.session, self.number, self.name, self.items = session, number, name, items
         self._provide, self._feeds = provide, feeds
         self._requests: deque[bytes] = deque()
@@ -48,11 +51,6 @@ class Messages:
         self._sending = threading.Lock()
         # Called after each frame, once somebody waits elsewhere than in `Call.wait`.
         self.changed: Callable[[], None] = lambda: None
-
-    @property
-    def inboxed(self) -> bool:
-        """Whether the frames wait for whoever waits for the call."""
-        raise NotImplementedError
 
     def _end_with(self, error: BaseException) -> None:
         """Have the call end with an error that another thread met."""
@@ -101,6 +99,15 @@ class Messages:
             f"{self.name} on {self.session.label} was killed: the host sent more than its agent "
             "does. Look whether it can be trusted."
         )
+
+    def _respond(self, text: str) -> None:
+        data = text.encode(self._options.encoding)
+        for start in range(0, len(data), wire.MAX_DATA):
+            piece = data[start : start + wire.MAX_DATA]
+            self.session.post(wire.frame(wire.STDIN, self.number, piece))
+
+    def _send_stdin(self, data: bytes) -> None:
+        self.session.send(wire.frame(wire.STDIN, self.number, data))
 
     # Streams
 

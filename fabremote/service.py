@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from fabremote.calls import CANCELLED, EXPIRED, LAST_WORD, LOST, Call, Outcome
+from fabremote.calls import Call, Outcome
+from fabremote.notices import CANCELLED, EXPIRED, LAST_WORD, LOST
 from fabremote.receiving import Data
 
 # So many calls may be showing output at once; one whose out_stream stands still

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator
 from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
-from fabremote.calls import LAST_WORD, LOST, UNBEGUN, Call
+from fabremote.calls import Call
 from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteException
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
+from fabremote.notices import LAST_WORD, LOST, UNBEGUN
 from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service

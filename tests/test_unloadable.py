@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from invoke.context import Context
 
-from fabremote import ShippingError, interpreter, wrap
+from fabremote import ShippingError, prepared, wrap
 from tests import interpreters
 
 OLDER = [v for v in ("3.8", "3.7", "3.9", "3.6") if v in interpreters.found()]
@@ -107,13 +107,13 @@ def test_the_next_call_knows(
     own = make("unloadable_known", f"{LATER}def f():\n    return 1\n")
     assert older.call(own.f) == 1
     attempts = []
-    start = interpreter.Prepared._start
+    start = prepared.Prepared._start
 
     def counted(self: Any) -> Any:
         attempts.append(self)
         return start(self)
 
-    monkeypatch.setattr(interpreter.Prepared, "_start", counted)
+    monkeypatch.setattr(prepared.Prepared, "_start", counted)
     assert older.call(own.f) == 1
     assert len(attempts) == 1
 

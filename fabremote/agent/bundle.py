@@ -82,6 +82,16 @@ def fill(room, fd, ahead):
     return ahead
 
 
+def blob_message(blobs):
+    """Return the pieces of a message to a worker with these (digest, pieces)."""
+    pieces = [b""]
+    for digest, data in blobs:
+        pieces.append(digest + TOTAL.pack(sum(map(len, data))))
+        pieces += data
+    pieces[0] = TOTAL.pack(BLOBBED | sum(map(len, pieces)))
+    return pieces
+
+
 def read_blobs(body):
     """Keep the blobs of a message: digest, 8 bytes of size and the bytes of each."""
     at = 0

@@ -42,9 +42,6 @@ AHEAD = 4 << 20
 GO, SEND, THROW, CLOSE = range(4)
 
 
-# Messages
-
-
 class Inbox:
     """The messages to this process, read from its pipe by whoever waits for one."""
 
@@ -352,9 +349,6 @@ def used(code, at):
     while 0 <= at < len(code) and code[at] in PASSED:
         at += 2
     return not 0 <= at < len(code) or code[at] != opcode.opmap.get("POP_TOP")
-
-
-# What the function is given
 
 
 def incoming(channel, ahead):

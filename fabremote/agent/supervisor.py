@@ -12,7 +12,8 @@ import select
 import time
 
 from . import forker, loader, processes, wire, worker
-from .workers import BACKLOG, DOZE, Turn, Worker, widen
+from .turns import Turn
+from .workers import BACKLOG, DOZE, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
 PENDING = 64 * wire.MAX_DATA
@@ -61,8 +62,6 @@ class Supervisor:
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, self.terminate)
         self.watch(stdin, self.on_stdin)
-
-    # The poll loop
 
     def watch(self, fd, handler, events=select.POLLIN):
         self.handlers[fd] = handler
@@ -172,7 +171,7 @@ class Supervisor:
                 digest = bytes(piece[: wire.DIGEST])
                 self.blobs.setdefault(digest, []).append(bytes(piece[wire.DIGEST :]))
             elif kind == wire.DROP:
-                for digest in digests(piece):
+                for digest in wire.digests(piece):
                     del self.blobs[digest]
                     self.uses.pop(digest, None)
                     self.untell(digest)
@@ -218,9 +217,9 @@ class Supervisor:
 
     def needed(self, flags, named):
         """Return the (digest, pieces) of the blobs that OPEN names."""
-        found = digests(named)
+        found = wire.digests(named)
         if flags & wire.HAS_LIST:
-            listed = digests(b"".join(self.blobs[found[0]]))
+            listed = wire.digests(b"".join(self.blobs[found[0]]))
             self.use(found[0], listed)
             found += listed
         return [(digest, self.blobs[digest]) for digest in found]
@@ -383,11 +382,6 @@ class Supervisor:
 
     def finish_dying(self):
         self.dying = [group for group in self.dying if not group.gone()]
-
-
-def digests(data):
-    """Return the digests in ``data``."""
-    return [bytes(data[n : n + wire.DIGEST]) for n in range(0, len(data), wire.DIGEST)]
 
 
 def main(stdin, stdout):

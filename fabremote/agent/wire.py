@@ -76,6 +76,11 @@ def frame(kind, call, data=b""):
     return HEADER.pack(kind, call, len(data)) + data
 
 
+def digests(data):
+    """Return the digests in ``data``."""
+    return [bytes(data[n : n + DIGEST]) for n in range(0, len(data), DIGEST)]
+
+
 # Of DONE: the call has not begun, as its process ended before.
 UNBEGUN = 4
 
@@ -173,6 +178,11 @@ class Packer:
                     return kind, data
             return kind | PACKED, packed
         return kind, data
+
+
+def packer(flags):
+    """Return what compresses an answer for a call with these flags, or None."""
+    return Packer().pack if flags & PACKS else None
 
 
 # The most pieces that one write may take.

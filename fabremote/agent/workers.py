@@ -31,21 +31,6 @@ def widen(fd):
         pass
 
 
-def packer(flags):
-    """Return what compresses an answer for a call with these flags, or None."""
-    return wire.Packer().pack if flags & wire.PACKS else None
-
-
-def blob_message(blobs):
-    """Return the pieces of a message to a worker with these (digest, pieces)."""
-    pieces = [b""]
-    for digest, data in blobs:
-        pieces.append(digest + bundle.TOTAL.pack(sum(map(len, data))))
-        pieces += data
-    pieces[0] = bundle.TOTAL.pack(bundle.BLOBBED | sum(map(len, pieces)))
-    return pieces
-
-
 def is_request(data):
     """Return whether what a worker wrote begins with a request, not with its answer."""
     return bool(worker.TOTAL.unpack_from(data)[0] & bundle.ASKING)
@@ -94,13 +79,13 @@ class Worker:
     def begin(self, number, flags, blobs):
         """Bind the worker to its call, whose ``blobs`` (digest, pieces) go first."""
         self.number = number
-        self.pack = packer(flags)
+        self.pack = wire.packer(flags)
         if flags & wire.LASTING:
             self.home = number
         if not flags & wire.HAS_STDIN:
             self.drop(self.stdin)
         if blobs:
-            self.queues[self.payload] = blob_message(blobs)
+            self.queues[self.payload] = bundle.blob_message(blobs)
             self.supervisor.watch(self.payload, lambda: self.pour(self.payload), select.POLLOUT)
         self.listen()
 
@@ -382,7 +367,7 @@ class Worker:
             self.number, self.window, self.pack = turn.number, wire.WINDOW, turn.pack
             blobs = [blob for blob in turn.blobs if blob[0] not in self.given]
             self.given.update([blob[0] for blob in blobs])
-            self.put(self.payload, *((blob_message(blobs) if blobs else []) + turn.pieces))
+            self.put(self.payload, *((bundle.blob_message(blobs) if blobs else []) + turn.pieces))
             self.listen()
         elif self.ending:
             self.drop(self.payload)
@@ -406,44 +391,3 @@ class Worker:
     def close(self):
         for fd in list(self.fds):
             self.drop(fd)
-
-
-class Turn:
-    """A call in a lasting process, which runs one after another."""
-
-    def __init__(self, supervisor, process, number, flags, blobs):
-        self.pack = packer(flags)
-        self.supervisor, self.process, self.number = supervisor, process, number
-        self.blobs, self.pieces = blobs, []
-        if process is None:
-            self.say_unbegun(0)
-        else:
-            supervisor.calls[number] = self
-            process.turns.append(self)
-            process.advance()
-
-    def take(self, kind, data):
-        """Act on a frame of the caller's for this call."""
-        if self.process.number == self.number or kind == wire.STDIN:
-            self.process.take(kind, data)
-        elif kind == wire.DATA:
-            self.pieces.append(data)
-        elif kind in (wire.CANCEL, wire.SKIP):
-            self.process.turns.remove(self)
-            self.say_unbegun(0)
-
-    def say_unbegun(self, status):
-        """Say that the call has ended before it began."""
-        self.supervisor.calls.pop(self.number, None)
-        status = wire.pack_status(False, False, status, wire.UNBEGUN)
-        self.supervisor.send(wire.DONE, self.number, status)
-
-    def pending(self):
-        """Return how many bytes wait for its turn."""
-        return sum(map(len, self.pieces))
-
-    def listen(self):
-        """Nothing of its own is heard: its process's is."""
-
-    def cancel(self):
-        """Nothing runs of its own: its process is cancelled."""
