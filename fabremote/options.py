@@ -256,8 +256,9 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
 class Bound:
     """Options given once, and what they come to with a context's configuration.
 
-    That is worked out again only when the configuration has changed since: it
-    takes as long as all else that a small call does on this side.
+    That is worked out again only when the configuration, or a file of
+    requirements, has changed since: it takes as long as all else that a small
+    call does on this side.
     """
 
     def __init__(self, context: Context, given: Mapping[str, Any]) -> None:
@@ -269,10 +270,14 @@ class Bound:
     def options(self) -> Options:
         """Return the options in force; raise what `resolve` raises."""
         seen = _state(self._context)
-        if self._options is None or seen != self._seen:
+        if self._options is None or seen != self._seen or not _is_current(self._options):
             self._options = resolve(self._context, self.given)
             self._seen = _copied(_state(self._context))
         return self._options
+
+
+def _is_current(options: Options) -> bool:
+    return options.requires is None or options.requires.is_current()
 
 
 def _state(context: Context) -> tuple[Any, ...]:

@@ -78,6 +78,10 @@ class Requirements:
         """Return whether this version of Python, such as (3, 12, 1), is allowed."""
         return all(holds(operator, wanted, version) for operator, wanted in clauses(self.python))
 
+    def is_current(self) -> bool:
+        """Return whether the files that these are from still say the same."""
+        return not self.origin or _known(Path(self.origin)) is self
+
 
 def parse(value: object) -> Requirements | None:
     """Return what a value of ``requires=`` asks for; None or an empty list asks for nothing.
@@ -120,9 +124,8 @@ def check_wheels(found: Requirements, wheels: str | None) -> None:
 
 @functools.lru_cache(256)
 def _from_list(items: tuple[str, ...]) -> Requirements:
-    return Requirements(
-        _sorted(requirement(item, masked(f"requires={list(items)!r}")) for item in items)
-    )
+    where = masked(f"requires={list(items)!r}")
+    return Requirements(_sorted(requirement(item, where) for item in items))
 
 
 def _sorted(lines: Iterable[str]) -> tuple[str, ...]:
@@ -140,13 +143,18 @@ _read: dict[Path, tuple[dict[Path, tuple[int, ...]], Requirements]] = {}
 def _from_file(given: str) -> Requirements:
     """Return what a file asks for; it is read again if it or one it includes has changed."""
     whole = Path(os.path.abspath(Path(given).expanduser()))
-    known = _read.get(whole)
-    if known is None or any(_state(one) != state for one, state in known[0].items()):
+    if (found := _known(whole)) is None:
         states: dict[Path, tuple[int, ...]] = {}
         reading = _from_script if whole.suffix == ".py" else _from_text
         found = reading(whole, states, f"{_GIVEN}{given!r}")
-        known = _read[whole] = states, found
-    return known[1]
+        _read[whole] = states, found
+    return found
+
+
+def _known(path: Path) -> Requirements | None:
+    """Return what a file said when it was read; None if that, or one it includes, has changed."""
+    states, found = _read.get(path, ({}, None))
+    return found if all(_state(one) == state for one, state in states.items()) else None
 
 
 def _state(path: Path) -> tuple[int, ...]:

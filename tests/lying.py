@@ -17,7 +17,7 @@ from invoke.context import Context
 from fabremote.agent import wire
 from fabremote.bootstrap import this_python
 from fabremote.interpreter import Interpreter
-from fabremote.options import Options
+from fabremote.options import Bound, Options
 from fabremote.session import Session
 
 
@@ -92,7 +92,7 @@ class LyingHost:
 
     def python(self, **options: Any) -> Interpreter:
         """Return an interpreter of this host."""
-        return Interpreter(self, options)
+        return Interpreter(self, Bound(self.context, options))
 
     def close(self) -> None:
         if self._session is not None:
@@ -111,7 +111,7 @@ def done(call: int = 1, data: bytes = wire.STATUS.pack(1, 0, 0)) -> bytes:
 
 
 _PROGRAM = """#!{python} -S
-import os, re, sys
+import os, re, struct, sys
 size = int(re.search(r"len\\(d\\)<(\\d+)", sys.argv[-1])[1])
 def read(count):
     found = b""
@@ -127,7 +127,10 @@ def write(data):
         view = view[os.write(1, view):]
 marker = read(size)[:32]
 write({hello!r}.replace(b"MARKER", marker))
-read(9)
+kind = {ping}
+while kind == {ping}:  # until a call comes
+    kind, _, length = struct.unpack(">BII", read(9))
+    read(length)
 for data, times in {said!r}:
     for _ in range(times):
         write(data)
@@ -144,6 +147,7 @@ def lying_python(folder: Path, said: list[tuple[bytes, int]], hello: bytes | Non
     version = ".".join(map(str, sys.version_info[:3]))
     honest = f"\nMARKER hello {version} cpython 0 77 /liar\n".encode()
     path = folder / "liar"
-    path.write_text(_PROGRAM.format(python=sys.executable, hello=hello or honest, said=said))
+    text = _PROGRAM.format(python=sys.executable, hello=hello or honest, ping=wire.PING, said=said)
+    path.write_text(text)
     path.chmod(0o755)
     return str(path)

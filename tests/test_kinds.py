@@ -33,6 +33,8 @@ import sys
 package = type(sys)("agent")
 package.__path__ = [sys.argv[1]]
 sys.modules["agent"] = package
+import _pickle  # as answers does
+from agent import wire
 before = set(sys.modules)
 from agent import kinds
 after = set(sys.modules)
