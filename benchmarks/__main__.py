@@ -22,6 +22,8 @@ from benchmarks import (
     output,
     shipping,
     sizes,
+    stdin,
+    streams,
 )
 from benchmarks.host import Host, same_python
 from benchmarks.measure import Row, table
@@ -39,7 +41,9 @@ GROUPS: dict[str, Callable[[Host], list[Row]]] = {
     "gigabyte": bulk.measure_gigabyte,
     "output": output.measure,
     "flood": output.measure_flood,
+    "stdin": stdin.measure,
     "faults": faults.measure,
+    "streams": streams.measure,
 }
 # Only where they are asked for: they take gigabytes of memory.
 ASKED_FOR = ("gigabyte",)

@@ -14,6 +14,16 @@ def make_bytes(size: int) -> bytes:
     return b"\x5a" * size
 
 
+def count_stdin() -> int:
+    """Read stdin to its end; return how many bytes that were."""
+    import os
+
+    count = 0
+    while data := os.read(0, 1 << 20):
+        count += len(data)
+    return count
+
+
 def make_array(size: int) -> Any:
     """Return an array of ``size`` bytes."""
     import numpy
@@ -105,4 +115,17 @@ if %r:
 line = "x" * %d
 for _ in range(%d):
     print(line)
+"""
+
+# Forever: "e", then one item goes out; "i", then so many, each written by itself.
+ITEMS = """
+import os
+
+item = b"x" * %d
+while True:
+    order = os.read(0, 1)
+    if not order:
+        break
+    for _ in range(1 if order == b"e" else %d):
+        os.write(1, item)
 """

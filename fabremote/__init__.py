@@ -22,6 +22,7 @@ How a call travels::
         |
     session     one live agent, shared by an interpreter's calls
         |-- calls, streams   one call's frames, output and outcome
+        |-- items, stream_sources   generators there, as generators here
         |-- links            the SSH channel or local process below
         |-- sudo             the way into another user's processes
         |-- bootstrap        the agent's way to the host
@@ -53,8 +54,12 @@ from fabremote.exceptions import (
     UntrustedResult,
 )
 from fabremote.executor import RemoteExecutor
+from fabremote.futures import RemoteFuture
+from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
 from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
-from fabremote.interpreter import Interpreter, RemoteFuture, Result
+from fabremote.interpreter import Interpreter
+from fabremote.prepared import Result
+from fabremote.shipping.iterators import ahead
 from fabremote.tasks import task
 from fabremote.wrapping import install, wrap
 
@@ -68,6 +73,7 @@ __all__ = [
     "GroupResult",
     "Interpreter",
     "NoHostsLeft",
+    "RemoteAsyncGenerator",
     "RemoteAuthFailure",
     "RemoteCancelled",
     "RemoteConnectionLost",
@@ -76,6 +82,7 @@ __all__ = [
     "RemoteException",
     "RemoteExecutor",
     "RemoteFuture",
+    "RemoteGenerator",
     "RemoteHostKeyRejected",
     "RemoteInterpreterMissing",
     "RemoteProcessDied",
@@ -89,6 +96,7 @@ __all__ = [
     "ShippingError",
     "ThreadingGroup",
     "UntrustedResult",
+    "ahead",
     "explain",
     "install",
     "remotely",

@@ -51,12 +51,23 @@ AGENT_MODULES = (
     "raising",
     "worker",
     "forker",
+    "turns",
     "workers",
     "supervisor",
 )
 
 # Sent only before the first call that needs them, in the order in which they import each other.
-EXTRA_MODULES = ("classes", "importing", "lasting", "standins", "class_sources", "third_party")
+EXTRA_MODULES = (
+    "classes",
+    "importing",
+    "streaming",
+    "lasting",
+    "standins",
+    "class_sources",
+    "third_party",
+    "records",
+    "terminal",
+)
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 # Until the agent has imported what it uses, PYTHONPATH can't put others in its place.
@@ -174,17 +185,19 @@ def runner() -> bytes:
 
 @functools.cache
 def _runner() -> bytes:
-    sources = [(name, _source(name)) for name in AGENT_MODULES]
+    sources = [(name, agent_source(name)) for name in AGENT_MODULES]
     return zlib.compress((_RUNNER % (FLOOR, sources)).encode("utf-8"), 9)
 
 
 @functools.cache
 def extra(name: str) -> bytes:
     """Return the data of the frame that gives an agent one of `EXTRA_MODULES`."""
-    return name.encode() + b"\0" + zlib.compress(_source(name).encode("utf-8"), 9)
+    return name.encode() + b"\0" + zlib.compress(agent_source(name).encode("utf-8"), 9)
 
 
-def _source(name: str) -> str:
+@functools.cache
+def agent_source(name: str) -> str:
+    """Return the source of a module of the agent's, as it is sent."""
     file = importlib.resources.files("fabremote.agent").joinpath(f"{name}.py")
     return condensed(file.read_text("utf-8"))
 

@@ -4,46 +4,36 @@ from __future__ import annotations
 
 import queue
 import signal
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from fabremote import notices, terminals
 from fabremote.agent import wire
-from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteException,
     RemoteProcessDied,
     RemoteTimeout,
     ResultError,
+    ended_how,
 )
+from fabremote.items import Items
+from fabremote.messages import Messages
 from fabremote.options import Options
 from fabremote.printing import printable
 from fabremote.progress import Bar, reporter
 from fabremote.receiving import Answer, Data, Outcome
-from fabremote.streams import Feeder, Output, local_stream
+from fabremote.stdin import Stdin
+from fabremote.streams import open_outputs
 
 if TYPE_CHECKING:
     from fabremote.session import Session
+    from fabremote.shipping.feeds import Feeds
 
-# The session's own notice to a call that the link is gone; not on the wire.
-LOST = -1
-# Likewise, and the agent has said that it knows nothing of the call.
-UNBEGUN = -7
-# The local notices to a call that runs on the session's service thread.
-CANCELLED = -2
-FLOODED = -4
-FAULT = -5
-PROGRESS = -6
 # The most that a call's frames may hold before they are handled, in bytes, an answer's
 # aside: the agent sends less, see wire.WINDOW. In frames of a byte each they take 64 times that.
 UNHANDLED = 2 * wire.WINDOW
-# Requests under way: one whose answer's last bytes are being sent, and the next.
-ASKED = 2
-# How long the far side may take to say that a killed call has ended, in seconds.
-LAST_WORD = 3.0
 # What these frames hold, in bytes.
 SIZES = {wire.DONE: wire.STATUS.size, wire.TAKEN: wire.NUMBER.size}
 
@@ -56,11 +46,14 @@ class Process(Protocol):
     def left(self, call: Call) -> None:
         """The call has ended."""
 
+    def taken(self, count: int) -> None:
+        """``count`` bytes of the process's stdin were written during the call."""
+
     def gone(self, name: str) -> RemoteException:
         """Return the error for a call that the process's end kept from beginning."""
 
 
-class Call:
+class Call(Messages):
     """A started call: fed frames by its session, it shows output and gathers the answer.
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
@@ -80,58 +73,40 @@ class Call:
         options: Options,
         keep: bool,
         provide: Callable[[bytes], bytes] | None = None,
+        feeds: Feeds | None = None,
         process: Process | None = None,
         flags: int = 0,
+        record: Callable[[Data], None] | None = None,
     ) -> None:
-        self.session = session
+        super().__init__(session, number, name, Items(options.max_result), provide, feeds)
+        self._outcome: Outcome | None = None
         self._process = process
         self.inside = process.number if process is not None else None
         self.begun = True  # over there, as far as is known
-        self._provide = provide
-        self._requests: deque[bytes] = deque()
-        self._answering = threading.Lock()
+        self._record = record
         # What was admitted of the far side's frames, by the reader, and of that handled.
         self._admitted = self._handled = 0
         self._flooded = self._ended = False
         # What the reader, or the thread that answers requests, has the call end with.
         self._fault: BaseException | None = None
-        self.number = number
-        self.name = name
         self.timeout = options.timeout
         self.deadline = time.monotonic() + options.timeout if options.timeout else None
-        self.inbox: queue.SimpleQueue[tuple[int, Data]] = queue.SimpleQueue()
-        self.deliver: Callable[[int, Data], None] = self._to_inbox
         self.done = False
         self._answer = Answer(options.max_result)
         self._consumed = 0
         self._failure: BaseException | None = None
-        self._outputs = self._open_outputs(options, keep)
-        self._feeder: Feeder | None = None
-        self._responding = bool(options.watchers)
-        has_stdin = bool(options.in_stream) or self._responding
-        self.flags = flags | (wire.HAS_STDIN if has_stdin else 0)
+        self._outputs = open_outputs(options, keep, self._respond)
+        self.stdin = Stdin(options, self._send_stdin, self._end_with)
+        self.flags = flags | (wire.HAS_STDIN if self.stdin.stays_open else 0)
         self.flags |= wire.PACKS if options.compress else 0
+        self.flags |= wire.HAS_PTY if options.pty else 0
         self._progress = reporter(options.progress, name)
         self._told = False
         self._options = options
 
-    def _open_outputs(self, options: Options, keep: bool) -> dict[int, Output]:
-        outputs = {}
-        for kind, name, given in (
-            (wire.STDOUT, "stdout", options.out_stream),
-            (wire.STDERR, "stderr", options.err_stream),
-        ):
-            target = None if name in options.hide else local_stream(given, name)
-            encoding, watchers = options.encoding, list(options.watchers)
-            outputs[kind] = Output(target, encoding, keep, watchers, self._respond)
-        return outputs
-
     def start_stdin(self) -> None:
         """Begin to forward ``in_stream``, if there is one, once the call is sent."""
-        if self._options.in_stream:
-            eof = not self._responding
-            stream, encoding = self._options.in_stream, self._options.encoding
-            self._feeder = Feeder(stream, encoding, self._send_stdin, eof)
+        self.stdin.start()
 
     def admit(self, kind: int, data: Data) -> None:
         """Take a frame from the link, in its reader's thread: no more than an agent sends."""
@@ -145,10 +120,13 @@ class Call:
             return
         if self._flooded and not self._ended:
             return
+        if kind == wire.ITEM and self.items.admit(len(data)):
+            self.deliver(kind, bytes(data))
+            return
         self._admitted += max(1, len(data))
         if self._admitted - self._handled > UNHANDLED and not self._ended:
             self._flooded = True
-            kind, data = FLOODED, b""
+            kind, data = notices.FLOODED, b""
         # A copy: a view of little would keep all that came with it.
         self.deliver(kind, bytes(data))
 
@@ -165,7 +143,7 @@ class Call:
         if self._progress is not None and self._answer.total and not self._told:
             # Once, until the call's own thread has looked how much there is by then.
             self._told = True
-            self.deliver(PROGRESS, b"")
+            self.deliver(notices.PROGRESS, b"")
 
     def report(self, direction: str, done: int, total: int) -> None:
         """Tell the caller's ``progress`` how many bytes have gone "up" or come "down"."""
@@ -176,96 +154,49 @@ class Call:
         """Have the call's own thread end it with an error that another thread met."""
         if self._fault is None:
             self._fault = error
-            self.deliver(FAULT, b"")
-
-    def _to_inbox(self, kind: int, data: Data) -> None:
-        self.inbox.put((kind, data))
-
-    def _respond(self, text: str) -> None:
-        data = text.encode(self._options.encoding)
-        for start in range(0, len(data), wire.MAX_DATA):
-            piece = data[start : start + wire.MAX_DATA]
-            self.session.post(wire.frame(wire.STDIN, self.number, piece))
-
-    def _send_stdin(self, data: bytes) -> None:
-        self.session.send(wire.frame(wire.STDIN, self.number, data))
-
-    # What the function asks for
-
-    def _request(self, request: bytes) -> None:
-        """Have a request answered, in a thread of its own: this one minds the deadline."""
-        if len(request) > REQUEST:
-            raise self._flood()
-        with self._answering:
-            self._requests.append(request)
-            count = len(self._requests)
-        if count > ASKED:
-            raise self._flood()
-        if count == 1:
-            name = f"fabremote-answers-{self.number}"
-            threading.Thread(target=self._answer_requests, name=name, daemon=True).start()
-
-    def _answer_requests(self) -> None:
-        while self._requests and self._provide is not None:
-            try:
-                if not self.done and self._failure is None:
-                    self._send_data(self._provide(self._requests[0]))
-            except OSError:
-                pass  # The reader sees the broken link too.
-            except BaseException as error:
-                self._end_with(error)
-            with self._answering:
-                self._requests.popleft()
-                if not self._requests:
-                    return
-
-    def _flood(self) -> ResultError:
-        return ResultError(
-            f"{self.name} on {self.session.label} was killed: the host sent more than its agent "
-            "does. Look whether it can be trusted."
-        )
-
-    def _send_data(self, data: bytes) -> None:
-        """Send the far side what it asked for."""
-        view = memoryview(wire.NUMBER.pack(len(data)) + data)
-        for start in range(0, len(view), wire.MAX_DATA):
-            if self.done or self._failure is not None:
-                return
-            piece = bytes(view[start : start + wire.MAX_DATA])
-            self.session.send(wire.frame(wire.DATA, self.number, piece))
+            self.deliver(notices.FAULT, b"")
 
     # Frames
 
     def handle(self, kind: int, data: Data) -> None:
         """Act on one frame; afterwards ``done`` says whether it was the last."""
-        if kind > 0:
+        if kind > 0 and kind != wire.ITEM:
             self._handled += max(1, len(data))
         try:
             self._handle(kind, data)
         except BaseException as error:
             self.abort(error)
-            if kind in (wire.DONE, LOST, UNBEGUN):
+            if kind in (wire.DONE, notices.LOST, notices.UNBEGUN):
                 self.finish()
+        self.changed()
 
     def _handle(self, kind: int, data: Data) -> None:
         if kind in self._outputs:
-            self._consumed += len(data)
-            if self._consumed >= wire.WINDOW // 4:
-                credit = wire.NUMBER.pack(self._consumed)
-                self._consumed = 0
-                self.session.post(wire.frame(wire.CREDIT, self.number, credit))
+            self._consume(data)
             self._outputs[kind].write(data)
-        elif kind == wire.TAKEN and self._feeder is not None:
-            self._feeder.taken(wire.NUMBER.unpack(data)[0])
+        elif kind == wire.ITEM:
+            self._take_messages(data)
+        elif kind == notices.WANTED:
+            self._send_wanted()
+        elif kind == wire.RECORD:
+            self._consume(data)
+            if self._record is not None and not self.killed:
+                self._record(data)
+        elif kind == wire.TAKEN:
+            self.taken(wire.NUMBER.unpack(data)[0])
         elif kind == wire.ASK and self._provide is not None:
             self._request(bytes(data))
-        elif kind == FAULT and self._fault is not None:
+        elif kind == notices.FAULT and self._fault is not None:
             self.abort(self._fault)
-        elif kind == PROGRESS:
+        elif kind == notices.RESIZED and not self.killed:
+            self.session.post(wire.frame(wire.RESIZE, self.number, terminals.size()))
+        elif kind == notices.PROGRESS:
             self._told = False
             self.report("down", self._answer.received, self._answer.total)
-        elif kind == FLOODED:
+        elif kind == notices.FLOODED:
             self.abort(self._flood())
+        elif kind == notices.EXPIRED:
+            self.expire()
         elif kind == wire.DONE:
             for output in self._outputs.values():
                 output.write(b"", True)
@@ -273,14 +204,28 @@ class Call:
             if self._failure is None:
                 self._failure = self._judge(data)
             self.finish()
-        elif kind in (LOST, UNBEGUN):
+        elif kind in (notices.LOST, notices.UNBEGUN):
             # A call that was being killed keeps its own reason.
             if self._failure is None:
-                self._failure = self.session.loss(self.name, begun=kind == LOST)
+                self._failure = self.session.loss(self.name, begun=kind == notices.LOST)
             self.session.unheard()
             self.finish()
-        elif kind == CANCELLED:
+        elif kind == notices.CANCELLED:
             self.abort(RemoteCancelled(f"{self.name} on {self.session.label} was cancelled."))
+
+    def taken(self, count: int) -> None:
+        """Note that ``count`` bytes of stdin were written, which may be a lasting process's."""
+        self.stdin.taken(count)
+        if self._process is not None:
+            self._process.taken(count)
+
+    def _consume(self, data: Data) -> None:
+        """Let the far side send as much again."""
+        self._consumed += len(data)
+        if self._consumed >= wire.WINDOW // 4:
+            credit = wire.NUMBER.pack(self._consumed)
+            self._consumed = 0
+            self.session.post(wire.frame(wire.CREDIT, self.number, credit))
 
     def _judge(self, data: Data) -> BaseException | None:
         """Return the error that DONE's data stands for, or None if there is an answer."""
@@ -292,12 +237,16 @@ class Call:
             return self.session.loss(self.name)
         if answered and self._answer.complete():
             return None
-        stderr = self._outputs[wire.STDERR].text()[-2000:]
+        # A terminal has one stream.
+        kind, what = wire.STDERR, "stderr"
+        if self._options.pty:
+            kind, what = wire.STDOUT, "output"
+        stderr = self._outputs[kind].text()[-2000:]
         name = _signal_name(number) if number else None
-        how = f"was killed by {name}" if name else f"exited with status {exited}"
+        how = ended_how(exited, name)
         message = f"The process of {self.name} on {self.session.label} {how} without an answer."
         if stderr.strip():
-            message += " The last of its stderr: " + printable(stderr.strip())
+            message += f" The last of its {what}: {printable(stderr.strip())}"
         return RemoteProcessDied(message, None if name else exited, name, stderr)
 
     def _too_large(self, why: str) -> ResultError:
@@ -327,6 +276,12 @@ class Call:
         if not self.done:
             self.session.post(wire.frame(wire.CANCEL, self.number))
 
+    def cut_short(self, error: BaseException) -> None:
+        """Close the generator there; whoever asks for more of it gets ``error``."""
+        self.close_stream()
+        if self._failure is None:
+            self._failure = error
+
     def expire(self) -> None:
         """The deadline has passed."""
         timeout = self.timeout or 0.0
@@ -346,40 +301,78 @@ class Call:
         self.session.forget(self.number)
         if self._process is not None:
             self._process.left(self)
-        if self._feeder is not None:
-            self._feeder.stop()
-            self._feeder = None
+        self.stdin.stop()
         if isinstance(self._progress, Bar):
             self._progress.close()
         for output in self._outputs.values():
             output.end()
+        if self._feeds is not None:
+            self._close_feeds(self._feeds)
+
+    def _close_feeds(self, feeds: Feeds) -> None:
+        if self._answer.letter == b"M":
+            # The function hasn't run: the call goes again, without its own modules.
+            return
+        try:
+            feeds.close()
+        except BaseException as error:
+            if self._failure is None:
+                self._failure = error
 
     def outcome(self) -> Outcome:
         """Return how the call ended."""
+        if self._outcome is not None:
+            return self._outcome
         stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
         if self._failure is not None or not self._answer.complete():
             return Outcome(None, None, self._failure, stdout, stderr)
-        return Outcome(*self._answer.take(), None, stdout, stderr)
+        self._outcome = Outcome(*self._answer.take(), None, stdout, stderr)
+        return self._outcome
 
-    def wait(self) -> Outcome:
-        """Handle the call's frames in this thread until it has ended."""
+    def wait(self, enough: Callable[[], bool] = lambda: False) -> Outcome | None:
+        """Handle the call's frames in this thread until it has ended, and return its outcome.
+
+        Return None as soon as there is ``enough``.
+        """
+        if not self._options.pty:
+            return self._wait(enough)
+        with terminals.following(lambda: self.inbox.put((notices.RESIZED, b""))):
+            return self._wait(enough)
+
+    def _wait(self, enough: Callable[[], bool]) -> Outcome | None:
         try:
-            self._drain(self.deadline, lambda: self.done or self.killed)
+            self._drain(self.deadline, lambda: self.done or self.killed or enough())
             if not self.done and self._failure is None:
+                if enough():
+                    return None
                 self.expire()
         except BaseException as error:
             # Ctrl-C, or another exception thrown into this thread.
-            self.abort(error)
+            self._interrupt(error)
         try:
-            self._drain(time.monotonic() + LAST_WORD, lambda: self.done)
+            self._drain(time.monotonic() + notices.LAST_WORD, lambda: self.done)
         finally:
             if not self.done:
                 self.session.unheard()
                 self.finish()
         return self.outcome()
 
+    def _interrupt(self, error: BaseException) -> None:
+        """End the call because of ``error``; a generator may run its finally blocks."""
+        try:
+            if self.items.kind and self._failure is None:
+                self.close_stream()
+                self._drain(time.monotonic() + notices.LAST_WORD, lambda: self.done or self.killed)
+                self._failure = error
+        finally:
+            self.abort(error)
+
     def _drain(self, deadline: float | None, ended: Callable[[], bool]) -> None:
         while not ended():
+            if self._wanted:
+                # Not before what is there has been taken, see above.
+                self.handle(notices.WANTED, b"")
+                continue
             try:
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
@@ -397,4 +390,4 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-__all__ = ["CANCELLED", "LOST", "UNBEGUN", "Call", "Outcome"]
+__all__ = ["Call", "Outcome"]

@@ -23,7 +23,9 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
     "build_timeout": 1800.0,
     # Seconds between signs of life, both ways; after three without one, the link is given up.
     "heartbeat": 15.0,
+    # None is False; a text of the environment would else be true unless it is 0.
     "compress": None,
+    "logging": None,
     "progress": None,
     # Whether connections made with Fabric verify host keys, too; None keeps Fabric's way.
     "verify_host_keys": None,
@@ -57,7 +59,7 @@ def remotely(context: Any) -> dict[str, Any]:
         _check_keys(settings, f"remotely.hosts.{pattern}")
         if fnmatch.fnmatchcase(host, pattern):
             found.update(settings)
-    for name in ("compress", "labels", "live", "progress", "verify_host_keys"):
+    for name in ("compress", "labels", "live", "logging", "progress", "verify_host_keys"):
         found[name] = found[name] if callable(found[name]) else _truth(name, found[name])
     return found
 

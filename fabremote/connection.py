@@ -19,9 +19,10 @@ from fabremote import sockets, verification
 from fabremote.bootstrap import GREETING
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
 from fabremote.exceptions import RemoteConnectionLost, RemoteException
-from fabremote.interpreter import Host, Interpreter
+from fabremote.interpreter import Interpreter
 from fabremote.links import ChannelLink, Link, ProcessLink, release
 from fabremote.options import Options, PythonOptions
+from fabremote.prepared import Host
 from fabremote.refusals import refused
 from fabremote.session import Session
 from fabremote.sessions import bound, is_refusal, sessions_of

@@ -28,7 +28,8 @@ from distributed.deploy.spec import ProcessInterface
 
 from fabremote.environments import RemoteFunction
 from fabremote.exceptions import RemoteException
-from fabremote.interpreter import Interpreter, RemoteFuture
+from fabremote.futures import RemoteFuture
+from fabremote.interpreter import Interpreter
 from fabremote.options import PythonOptions
 from fabremote.printing import printable
 

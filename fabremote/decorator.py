@@ -22,8 +22,9 @@ from typing import (
 import fabric
 
 from fabremote.agent import loader
+from fabremote.futures import RemoteFuture
 from fabremote.hosts import ConnectionArguments
-from fabremote.interpreter import Interpreter, RemoteFuture
+from fabremote.interpreter import Interpreter
 from fabremote.options import PythonOptions, check_names
 from fabremote.shipping.own import needs_trust
 from fabremote.stateful import StatefulMethod, keeping, present
@@ -88,7 +89,7 @@ class Remotely(Generic[P, T]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the function there and return its value."""
         value: T = self._python().call(self._plain(), *args, **kwargs)
-        return value
+        return keeping(self, value)
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[T]:
         """Begin a call there and return its Future at once."""
@@ -144,19 +145,13 @@ class Remotely(Generic[P, T]):
 
 
 def _check_function(fn: Any) -> None:
-    """Raise TypeError unless ``fn`` can run on a host and answer with a value."""
+    """Raise TypeError unless ``fn`` can run on a host."""
     if isinstance(fn, (property, functools.cached_property)):
         raise TypeError(
             "remotely() decorates functions: write @property above @remotely(...), not below it."
         )
     if not callable(fn) and not isinstance(fn, (staticmethod, classmethod)):
         raise TypeError(f"remotely() decorates a function or a class, not {fn!r:.100}.")
-    inner = getattr(fn, "__func__", fn)
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        raise TypeError(
-            f"{inner.__qualname__}() is a generator function, and what it makes can't leave the "
-            "host. Return a list: decorate a function that does list(...) of it."
-        )
 
 
 class BoundRemotely(Generic[P, T]):
@@ -177,7 +172,7 @@ class BoundRemotely(Generic[P, T]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the method there and return its value."""
         value: T = self._method._python().call(self._fn, *self._first, *args, **kwargs)
-        return value
+        return keeping(self._method, value)
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> RemoteFuture[T]:
         """Begin a call there and return its Future at once."""
@@ -258,6 +253,15 @@ def _check_class(cls: type, hostname: Any, settings: Settings) -> None:
         )
 
 
+def _check_method(method: Any) -> None:
+    """Raise TypeError if a method can't bring its instance's state back: it makes a generator."""
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        raise TypeError(
+            f"{method.__qualname__}() is a generator function, whose instance has no one state to "
+            "bring back from the host. Return a list, or decorate the class's methods one by one."
+        )
+
+
 def _decorate_class(cls: type, hostname: Any, settings: Settings) -> type:
     _check_class(cls, hostname, settings)
     where: Remotely[Any, Any] = Remotely(cls, hostname, **settings)
@@ -265,6 +269,7 @@ def _decorate_class(cls: type, hostname: Any, settings: Settings) -> type:
         if name.startswith("__") and name != "__call__":
             continue
         if inspect.isfunction(member):
+            _check_method(member)
             setattr(cls, name, StatefulMethod(where, member))
         elif isinstance(member, (staticmethod, classmethod)):
             fn: Any = member

@@ -35,9 +35,10 @@ from typing import IO, Any
 
 from fabremote.bootstrap import RemotePython, condensed
 from fabremote.exceptions import EnvironmentBuildError, RemoteInterpreterMissing, RemoteTimeout
-from fabremote.interpreter import Host, Interpreter, Prepared
+from fabremote.interpreter import Interpreter
 from fabremote.option_values import LONGEST
 from fabremote.options import Options
+from fabremote.prepared import Host, Prepared
 from fabremote.printing import masked, printable
 from fabremote.requirements import Requirements
 from fabremote.streams import local_stream

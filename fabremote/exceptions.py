@@ -126,6 +126,11 @@ class RemoteProcessDied(RemoteException):
         self.stderr = stderr
 
 
+def ended_how(exited: int | None, signal: str | None) -> str:
+    """Return how a process ended: by a signal of this name, or with this status."""
+    return f"exited with status {exited}" if signal is None else f"was killed by {signal}"
+
+
 class RemoteTimeout(RemoteException, TimeoutError):
     """The call took longer than ``timeout`` seconds; its process was killed."""
 

@@ -17,9 +17,9 @@ from invoke.context import Context
 from fabremote import option_values as check
 from fabremote.agent import worker
 from fabremote.closing import closer
+from fabremote.futures import RemoteFuture
 from fabremote.group_result import ByConnection
 from fabremote.group_work import max_workers, setting
-from fabremote.interpreter import RemoteFuture
 from fabremote.options import PythonOptions, check_names
 from fabremote.pool import Pool
 from fabremote.shipping.payload import check_callable, name_of

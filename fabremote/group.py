@@ -14,10 +14,13 @@ from invoke.runners import normalize_hide
 from fabremote import option_values as check
 from fabremote.connection import Connection, wrap_context
 from fabremote.executor import RemoteExecutor
+from fabremote.futures import RemoteFuture
 from fabremote.group_result import GroupResult, Outcome
 from fabremote.group_work import Streams, at_once, in_turn, max_workers
-from fabremote.interpreter import Interpreter, RemoteFuture, Result
+from fabremote.interpreter import Interpreter
 from fabremote.options import PythonOptions, check_names, resolve
+from fabremote.prepared import Result
+from fabremote.shipping.iterators import streams as can_stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -49,6 +52,7 @@ class GroupInterpreter:
         fabric's GroupException, whose ``result`` has everything, if any host
         failed.
         """
+        _check_shareable(*args, **kwargs)
         return self._each(lambda py: py.call(fn, *args, **kwargs))
 
     @overload
@@ -61,6 +65,7 @@ class GroupInterpreter:
     ) -> GroupResult[Result[T]]: ...
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> GroupResult[Any]:
         """Run as `call` does, with a Result for each host; no labels are in its text."""
+        _check_shareable(*args, **kwargs)
         return self._each(lambda py: py.run(fn, *args, **kwargs))
 
     @overload
@@ -78,6 +83,7 @@ class GroupInterpreter:
 
         The future of a host where the call could not begin raises the reason.
         """
+        _check_shareable(*args, **kwargs)
 
         def begin(one: Any, streams: Streams) -> RemoteFuture[Any]:
             return _labelled(one, self._options, streams).submit(fn, *args, **kwargs)
@@ -131,6 +137,16 @@ class GroupInterpreter:
             return action(_labelled(one, self._options, streams))
 
         return _judged(outcomes_of(self._group)(act))
+
+
+def _check_shareable(*args: Any, **kwargs: Any) -> None:
+    """Raise TypeError if an argument is an iterator, each of whose items can go to one host."""
+    for value in (*args, *kwargs.values()):
+        if hasattr(type(value), "__next__") and can_stream(value):
+            raise TypeError(
+                f"{value!r:.100} can't be given to a group: each of its items would go to one "
+                "host only. Pass a list of them, or call the hosts one by one."
+            )
 
 
 def _labelled(one: Any, options: PythonOptions, streams: Streams) -> Interpreter:

@@ -3,64 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import functools
-import reprlib
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
-
-import fabric
-from invoke.context import Context
-from invoke.exceptions import Failure, WatcherError
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from fabremote.bootstrap import RemotePython, this_python
-from fabremote.calls import CANCELLED, Call, Outcome
-from fabremote.exceptions import RemoteConnectionLost, RemoteException
 from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
 from fabremote.lasting import Lasting
 from fabremote.options import Bound, Options
-from fabremote.outcomes import NotRun, read_answer
-from fabremote.session import Session
-from fabremote.shipping.answers import Decoder
-from fabremote.shipping.payload import Payload, check_callable, dump, name_of
+from fabremote.prepared import Host, Prepared, Result
+from fabremote.shipping.payload import check_callable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-# Agents that may end before a call that was to run there: retired for others, or as they start.
-ATTEMPTS = 3
-
-
-class Host(Protocol):
-    """What an interpreter runs on: a connection, or this machine."""
-
-    context: Context
-    label: str
-
-    def live_session(self, options: Options) -> Session | None:
-        """Return the agent for these options if there is a live one; connect to nothing."""
-
-    def session(self, options: Options) -> Session:
-        """Return the live agent for these options, started if need be."""
-
-
-class Result(fabric.Result, Generic[T]):
-    """Fabric's Result of a call, with the function's value.
-
-    ``value``: what the function returned. ``stdout``, ``stderr``: what it
-    printed (str). ``exited``: 0. ``connection``: where it ran. ``command``: the
-    call as text.
-    """
-
-    value: T
-
-    def __init__(self, value: T, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.value = value
 
 
 class Interpreter:
@@ -91,11 +49,16 @@ class Interpreter:
         """Start the process of the block's calls.
 
         Connects if need be, and raises what a call raises where there can be no
-        process; RuntimeError in a block of the same interpreter.
+        process; RuntimeError in a block of the same interpreter; ValueError with ``pty``.
         """
         if self._lasting is not None:
             raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
         options = self._bound.options()
+        if options.pty:
+            raise ValueError(
+                "pty=True is for single calls: the process of a with block has no terminal. "
+                "Call outside the block, or give python(pty=False)."
+            )
         if not options.dry:
             self._lasting = Lasting(self._host.session(options), options)
         return self
@@ -119,6 +82,9 @@ class Interpreter:
         """Run ``fn(*args, **kwargs)`` there and return its value.
 
         An ``async`` function is run to its end. What it prints is relayed live.
+        Where it makes a generator, that is a `RemoteGenerator` here, or a
+        `RemoteAsyncGenerator`; the function asks for the items of iterators
+        among the arguments as it needs them.
         Raises what the function raised, as its own type where that is a
         built-in one or one of yours, else RemoteError; ShippingError if the
         call can't be sent; ResultError if its result can't come back; and the
@@ -133,7 +99,10 @@ class Interpreter:
     @overload
     def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Result[T]: ...
     def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result[Any]:
-        """Run as `call` does, and return a `Result`: what was printed, and the value."""
+        """Run as `call` does, and return a `Result`: what was printed, and the value.
+
+        Raises TypeError for a function that makes a generator.
+        """
         return self._prepare(fn, args, kwargs, keep=True).result()
 
     @overload
@@ -150,6 +119,7 @@ class Interpreter:
         The function and its arguments are sent, or refused with ShippingError,
         before this returns. ``cancel()`` kills the remote process; in a ``with``
         block a call that has not begun is dropped, one that runs ends the process.
+        The value of a function that makes a generator is there once the generator is.
         """
         return self._prepare(fn, args, kwargs).submit()
 
@@ -200,203 +170,4 @@ class Interpreter:
         return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)
 
 
-class Prepared:
-    """One call, ready to go."""
-
-    def __init__(
-        self,
-        host: Host,
-        options: Options,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        keep: bool,
-        lasting: Lasting | None = None,
-    ) -> None:
-        self._host, self._lasting = host, lasting
-        self._options = options if lasting is None else lasting.call_options(options)
-        self._fn, self._args, self._kwargs = fn, args, kwargs
-        self._keep = keep
-        self._repeated = False
-        self.name = name_of(fn)
-        self._call: Call | None = None
-        self._cancelled = False
-        if options.echo:
-            # Of one piece: other threads may print too.
-            print(options.echo_format.format(command=self.text()) + "\n", end="")
-
-    def text(self) -> str:
-        """Return the call as text, for echo and Result.command."""
-        words = [reprlib.repr(arg) for arg in self._args]
-        words += [f"{name}={reprlib.repr(value)}" for name, value in self._kwargs.items()]
-        return f"{self.name.removesuffix('()')}({', '.join(words)})"
-
-    def _start(self) -> tuple[Call, Payload, Decoder]:
-        if self._lasting is not None:
-            return self._start_inside(self._lasting)
-        session, payload = self._host.live_session(self._options), None
-        if session is None or not session.reserve():
-            # Before anything is begun over there, so that what can't go does nothing.
-            payload = self._dump(this_python(), None)
-            session = self._place()
-        return self._open(session, payload)
-
-    def _place(self) -> Session:
-        """Return an agent with a place reserved in it, started if need be."""
-        for _ in range(ATTEMPTS):
-            session = self._host.session(self._options)
-            if session.reserve():
-                return session
-        raise session.loss(self.name, begun=False)
-
-    def _start_inside(self, lasting: Lasting) -> tuple[Call, Payload, Decoder]:
-        """The same in a lasting process."""
-        lasting.check(self.name)
-        payload = lasting.dump(self._fn, self._args, self._kwargs, self._options)
-        if not lasting.session.reserve():
-            raise lasting.gone(self.name)
-        return self._open(lasting.session, payload)
-
-    def _open(self, session: Session, payload: Payload | None) -> tuple[Call, Payload, Decoder]:
-        """Return the call, for which there is a place reserved."""
-        number = session.number()
-        try:
-            same = session.python.reads == this_python().reads and not session.unloadable
-            if payload is None or not (same or self._lasting):
-                payload = self._dump(session.python, session)
-            what = f"{self.name} on {session.label}"
-            mine = payload.classes, payload.modules
-            decoder = Decoder(what, *mine, self._options.trust, payload.files)
-            provide, inside = payload.provide, self._lasting
-            call = Call(session, number, self.name, self._options, self._keep, provide, inside)
-        except BaseException:
-            session.forget(number)
-            raise
-        return call, payload, decoder
-
-    def _begin(self, call: Call, payload: Payload) -> None:
-        place = call.session if self._lasting is None else self._lasting
-        place.begin(call, payload.parcel)
-
-    def _dump(self, python: RemotePython, session: Session | None) -> Payload:
-        by_value = session.unloadable if session is not None else frozenset()
-        return dump(self._fn, self._args, self._kwargs, self._options, python, by_value)
-
-    def _finish(self) -> tuple[Any, Outcome]:
-        while True:
-            call, payload, decoder = self._start()
-            self._call = call
-            if self._cancelled:
-                self.cancel()
-            try:
-                return self._run(call, payload, decoder)
-            except NotRun as failure:
-                if not self._goes_again(failure, call.session):
-                    raise failure.error from failure.error.__cause__
-
-    def cancel(self) -> None:
-        """Have the call killed that another thread waits for in `value` or is about to."""
-        self._cancelled = True
-        if self._call is not None:
-            self._call.kill()
-            self._call.deliver(CANCELLED, b"")
-
-    def _goes_again(self, failure: NotRun, session: Session) -> bool:
-        """Return whether a call that has not run is to be sent again, in another way."""
-        if failure.names:
-            return session.keep_from(failure.names)
-        first, self._repeated = not self._repeated, True
-        return first
-
-    def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
-        try:
-            self._begin(call, payload)
-        except (KeyboardInterrupt, SystemExit) as error:
-            call.abort(error)
-        del payload
-        outcome = call.wait()
-        return self._judge(outcome, decoder), outcome
-
-    def _judge(self, outcome: Outcome, decoder: Decoder) -> Any:
-        if isinstance(outcome.error, WatcherError):
-            raise Failure(self._result(None, outcome, exited=None), outcome.error)
-        if isinstance(outcome.error, RemoteConnectionLost) and not outcome.error.begun:
-            raise NotRun(frozenset(), outcome.error)
-        if outcome.error is not None:
-            raise outcome.error
-        return read_answer(outcome, decoder, self._host.label, self._options.modules)
-
-    def value(self) -> Any:
-        """Run the call and return its value."""
-        return None if self._options.dry else self._finish()[0]
-
-    def result(self) -> Result[Any]:
-        """Run the call and return its Result."""
-        if self._options.dry:
-            return self._result(None, Outcome())
-        return self._result(*self._finish())
-
-    def _result(self, value: Any, outcome: Outcome, exited: int | None = 0) -> Result[Any]:
-        return Result(
-            value,
-            connection=self._host.context,
-            stdout=outcome.stdout,
-            stderr=outcome.stderr,
-            encoding=self._options.encoding,
-            command=self.text(),
-            env=dict(self._options.env),
-            exited=exited,
-            hide=self._options.hide,
-        )
-
-    def submit(self) -> RemoteFuture[Any]:
-        """Begin the call and return its Future."""
-        if self._options.dry:
-            future: RemoteFuture[Any] = RemoteFuture(self.name, lambda: None)
-            future.set_result(None)
-            return future
-        future = RemoteFuture(self.name, lambda: None)
-        self._launch(future)
-        return future
-
-    def _launch(self, future: RemoteFuture[Any]) -> None:
-        call, payload, decoder = self._start()
-        try:
-            service = call.session.service()
-        except RemoteException as error:
-            call.finish()
-            lost = isinstance(error, RemoteConnectionLost)
-            if not (lost and self._goes_again(NotRun(frozenset(), error), call.session)):
-                raise
-            self._launch(future)
-            return
-        future._kill = functools.partial(service.cancel, call)
-        if self._lasting is not None:
-            future._drop = functools.partial(self._lasting.skip, call)
-        service.adopt(call, functools.partial(self._resolve, future, call.session, decoder))
-        self._begin(call, payload)
-        if future.cancelled():
-            # Between two attempts.
-            future._kill()
-
-    def _resolve(
-        self, future: RemoteFuture[Any], session: Session, decoder: Decoder, outcome: Outcome
-    ) -> None:
-        try:
-            try:
-                value = self._judge(outcome, decoder)
-            except NotRun as failure:
-                if future.cancelled() or not self._goes_again(failure, session):
-                    raise failure.error from failure.error.__cause__
-                self._launch(future)
-                return
-        except BaseException as error:
-            settle = functools.partial(future.set_exception, error)
-        else:
-            settle = functools.partial(future.set_result, value)
-        # It may have been cancelled meanwhile.
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            settle()
-
-
-__all__ = ["Interpreter", "RemoteFuture", "Result"]
+__all__ = ["Interpreter"]

@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from fabremote.agent import wire
 from fabremote.bootstrap import EXTRA_MODULES
 from fabremote.calls import Call, Outcome
-from fabremote.exceptions import RemoteException, RemoteProcessDied, RemoteTimeout
+from fabremote.exceptions import (
+    RemoteCancelled,
+    RemoteException,
+    RemoteProcessDied,
+    RemoteTimeout,
+    ended_how,
+)
 from fabremote.options import Options
 from fabremote.session import Session
 from fabremote.shipping.forwarding import Memory
@@ -39,6 +46,7 @@ class Lasting:
         self._changed = threading.Condition()
         self._open: set[int] = set()
         self._reason = ""
+        self._stream: weakref.ref[Call] | None = None
         self._ended = threading.Event()
         if not session.reserve():
             raise session.loss("the process of a with block", begun=False)
@@ -67,7 +75,9 @@ class Lasting:
 
     def call_options(self, options: Options) -> Options:
         """Return the options of a call: what is the process's own has been given to that."""
-        return dataclasses.replace(options, in_stream=None) if options.in_stream else options
+        if options.in_stream or options.pty:
+            return dataclasses.replace(options, in_stream=None, pty=False)
+        return options
 
     def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call, once not too many wait there."""
@@ -93,6 +103,10 @@ class Lasting:
             if call.begun and call.failure is not None and not self._reason:
                 self._reason = f"{_how(call.failure)} during {call.name}"
 
+    def taken(self, count: int) -> None:
+        """Note that ``count`` bytes of the process's stdin were written during a call."""
+        self._call.taken(count)
+
     def gone(self, name: str) -> RemoteException:
         """Return the error for a call that can't begin, as the process has ended."""
         if not self.session.alive:
@@ -104,9 +118,20 @@ class Lasting:
         )
 
     def check(self, name: str) -> None:
-        """Raise the error for call ``name`` if the process is known to have ended."""
+        """Raise the error for call ``name`` if the process is known not to come to it."""
         if self._ended.is_set():
             raise self.gone(name)
+        stream = self._stream() if self._stream is not None else None
+        if stream is not None and not stream.done:
+            raise RuntimeError(
+                f"{name} can't begin: the process of its with block is giving the items of "
+                f"{stream.name}. Take them all, or close() that generator, before; or make the "
+                "call by another interpreter: conn.python(...)."
+            )
+
+    def occupied_by(self, call: Call) -> None:
+        """A call has made a generator: the process does nothing else until its end."""
+        self._stream = weakref.ref(call)
 
     def _finished(self, outcome: Outcome) -> None:
         with self._changed:
@@ -118,10 +143,15 @@ class Lasting:
     def close(self, kill: bool = False) -> None:
         """End the process once its calls have, as it ends by itself, or at once.
 
-        It gets as long as its exit handlers take, within ``timeout``.
+        It gets as long as its exit handlers take, within ``timeout``. A generator
+        that still has items is closed.
         """
+        stream = self._stream() if self._stream is not None else None
         try:
             if not kill:
+                if stream is not None and not stream.done:
+                    text = f"{stream.name} was closed, as the with block that it is of was left."
+                    stream.cut_short(RemoteCancelled(text))
                 self.session.post(wire.frame(wire.END, self.number))
                 self._ended.wait(self._options.timeout)
         finally:
@@ -136,9 +166,7 @@ def _how(failure: BaseException) -> str:
         return "was killed at its timeout"
     if not isinstance(failure, RemoteProcessDied):
         return "was killed"
-    if failure.signal is not None:
-        return f"was killed by {failure.signal}"
-    return f"exited with status {failure.exited}"
+    return ended_how(failure.exited, failure.signal)
 
 
 __all__ = ["Lasting"]

@@ -230,9 +230,23 @@ def watchers(value: Any) -> tuple[StreamWatcher, ...]:
 
 
 def in_stream(value: Any) -> Any:
-    if value and not hasattr(value, "read"):
-        raise TypeError(f"in_stream={value!r:.100} must be a file to read from, or None.")
-    return value or None
+    """Return the file, None for the default, or False for none at all."""
+    if value is None or value is False:
+        return value
+    shown = f"in_stream={value!r:.100}"
+    if not hasattr(value, "read"):
+        raise TypeError(f"{shown} must be a file to read from, or None.")
+    if getattr(value, "closed", False) is True:
+        raise ValueError(f"{shown} is closed. Give it while it is open.")
+    if isinstance(value, io.IOBase) and not value.readable():
+        raise ValueError(f"{shown} can't be read. Open it for reading.")
+    return value
+
+
+def truth(name: str, value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise TypeError(f"{name}={value!r:.100} must be True or False.")
 
 
 def encoding(value: str | None) -> str:

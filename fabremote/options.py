@@ -47,7 +47,9 @@ class PythonOptions(TypedDict, total=False):
     err_stream: IO[str] | None
     in_stream: Any
     watchers: list[StreamWatcher]
+    pty: bool
     encoding: str | None
+    logging: bool
     modules: Sequence[str | ModuleType]
     trust: Trust
     max_result: int
@@ -82,6 +84,13 @@ class Options:
     unless set.
     ``in_stream``: a file to forward to the function's stdin, which is at end of
     file otherwise. With ``watchers`` stdin stays open for their responses.
+    ``pty``: give the function a terminal, of the local one's size and kind; what
+    it prints to either stream comes as stdout. Unless ``in_stream`` says
+    otherwise, it reads what is typed on the local terminal, Ctrl-C included, if the
+    call is made in the main thread, by ``call`` or ``run`` [``run.pty``].
+    ``logging``: have what is logged there handled by the local loggers of the
+    same names, as far as their levels want it; the records have the host's name as
+    ``host`` [``remotely.logging``].
     ``modules``: modules, or their names, to send along whole, with all submodules
     and data files: what neither the host has nor the call refers to, or an
     installed library in pure Python. A name after a minus, ``"-name"``, keeps
@@ -133,7 +142,9 @@ class Options:
     err_stream: IO[str] | None = None
     in_stream: Any = None
     watchers: Sequence[StreamWatcher] = ()
+    pty: bool = False
     encoding: str = "utf-8"
+    logging: bool = False
     modules: tuple[str, ...] = ()
     trust: bool | tuple[type, ...] = ()
     max_result: int = 1 << 30
@@ -156,22 +167,20 @@ _RUN_KEYS = (
     "err_stream",
     "in_stream",
     "watchers",
+    "pty",
     "encoding",
 )
 # What other things of Fabric's take, and what does it for a call.
 _ELSEWHERE = {
     "warn": "a call gives a value or raises, so there is nothing to warn about. Catch the "
     "exception instead",
-    "pty": "a call has no terminal. Use c.run(..., pty=True) for what needs one",
     "shell": "a call goes through no shell. Name the interpreter with python=",
     "dry": "it is the configuration's run.dry",
     "asynchronous": "use submit(), which returns a Future",
     "disown": "use submit(); what shall outlive the connection must be a daemon of its own",
-    "logging": "records of the function's loggers are printed there. Configure logging in the "
-    "function; what its handlers print is shown here",
     "replace_env": "a call's env= is added to the host's. Unset variables in the function",
     "echo_stdin": "what in_stream= gives isn't echoed",
-    "fallback": "a call has no terminal to fall back from",
+    "fallback": "with pty=True a call has a terminal, or fails saying why there is none",
     "heartbeat": "it is the configuration's remotely.heartbeat",
     "echo_format": "it is the configuration's run.echo_format",
 }
@@ -223,7 +232,9 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         err_stream=read("err_stream", lambda value: check.out_stream("err_stream", value)),
         in_stream=read("in_stream", check.in_stream),
         watchers=read("watchers", check.watchers),
+        pty=read("pty", lambda value: check.truth("pty", value)),
         encoding=read("encoding", check.encoding),
+        logging=read("logging", lambda value: check.truth("logging", value)),
         modules=read("modules", check.modules),
         trust=read("trust", check.trust),
         max_result=read("max_result", check.size),

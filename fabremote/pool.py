@@ -33,9 +33,9 @@ from fabremote.exceptions import (
     raised_there,
 )
 from fabremote.futures import RemoteFuture
-from fabremote.interpreter import Prepared
 from fabremote.labels import Labelled, names_of
 from fabremote.options import Options, PythonOptions, resolve
+from fabremote.prepared import Prepared
 from fabremote.shipping.payload import check_callable, name_of
 from fabremote.streams import local_stream
 

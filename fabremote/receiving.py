@@ -101,6 +101,11 @@ class Answer:
         self._head = b""
         return head[at:]
 
+    @property
+    def letter(self) -> bytes:
+        """What kind of answer it is, once all of it has come; b"" before."""
+        return bytes(self._rooms[0].made[:1]) if self.complete() else b""
+
     def complete(self) -> bool:
         """Return whether all of it has come."""
         return bool(self._rooms) and self._room == len(self._rooms)

@@ -8,13 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from fabremote.calls import CANCELLED, LAST_WORD, LOST, Call, Outcome
+from fabremote.calls import Call, Outcome
+from fabremote.notices import CANCELLED, EXPIRED, LAST_WORD, LOST
 from fabremote.receiving import Data
 
 # So many calls may be showing output at once; one whose out_stream stands still
 # holds up no other before as many do.
 WORKERS = 8
-EXPIRED = -3
 
 Finished = Callable[[Outcome], None]
 
@@ -32,10 +32,22 @@ class Service:
 
     def adopt(self, call: Call, finished: Finished) -> None:
         """Handle ``call``'s frames here; call ``finished`` with its outcome."""
-        served = Served(call, finished, self)
-        call.deliver = served.deliver
+        call.move(Served(call, finished, self).deliver)
+        self.mind(call)
+
+    def mind(self, call: Call) -> None:
+        """Have the call killed at its deadline, even while nobody waits for it."""
         if call.deadline is not None:
             self._watch(call, call.deadline)
+
+    def linger(self, call: Call) -> None:
+        """Close a stream that nobody waits for; kill it if that takes long."""
+        call.move(Served(call, lambda _: None, self).deliver)
+        # What has ended meanwhile needs it no more.
+        self._watch(call, min(time.monotonic() + LAST_WORD, call.deadline or float("inf")))
+        self.submit(call.close_stream)
+        if call.done:
+            self.ended(call)
 
     def cancel(self, call: Call) -> None:
         """Have the call killed, even while its output waits to be shown."""

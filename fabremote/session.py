@@ -18,12 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
-from fabremote.calls import LAST_WORD, LOST, UNBEGUN, Call
+from fabremote.calls import Call
 from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteException
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
+from fabremote.notices import LAST_WORD, LOST, UNBEGUN
 from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
@@ -70,6 +72,8 @@ class Session:
         self._closed = False
         self._broken = False
         self._service: Service | None = None
+        # The numbers of streams that were dropped and are being closed there.
+        self.lingering: set[int] = set()
         # What the link runs over; a session isn't used over another.
         self.carrier: object = None
         self._decoder = wire.Decoder()
@@ -97,7 +101,7 @@ class Session:
             call.deliver(UNBEGUN, b"")
             return
         try:
-            with self._watched(call, parcel):
+            with self.watched(call.deadline, len(parcel.pieces) > 1):
                 self._send_call(call, parcel)
             call.start_stdin()
         except OSError:
@@ -142,6 +146,8 @@ class Session:
 
     def _send_call(self, call: Call, parcel: Parcel) -> None:
         opening = wire.frame(wire.OPEN, call.number, parcel.opening(call.flags, call.inside))
+        if call.flags & wire.HAS_PTY:
+            opening += wire.frame(wire.RESIZE, call.number, terminals.size())
         pieces, size = parcel.pieces, parcel.size
         if len(pieces) == 1 and size <= wire.MAX_DATA:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
@@ -176,12 +182,12 @@ class Session:
         self.send(memoryview(frame))
 
     @contextlib.contextmanager
-    def _watched(self, call: Call, parcel: Parcel) -> Iterator[None]:
-        """Give the link up if a large call isn't sent by its deadline: the host doesn't read."""
-        if call.deadline is None or len(parcel.pieces) == 1:
+    def watched(self, deadline: float | None, large: bool) -> Iterator[None]:
+        """Give the link up if what is large isn't sent by the deadline: the host doesn't read."""
+        if deadline is None or not large:
             yield
             return
-        with self._limited(call.deadline):
+        with self._limited(deadline):
             yield
 
     @contextlib.contextmanager
@@ -257,11 +263,15 @@ class Session:
     def forget(self, number: int) -> None:
         """A call has ended."""
         with self._lock:
-            self._calls.pop(number, None)
+            call = self._calls.pop(number, None)
+            service = self._service
+        if service is not None and call is not None and call.deadline is not None:
+            service.ended(call)
         with self._places:
+            self.lingering.discard(number)
             self._taken -= 1
             self.rested = time.monotonic()
-            self._places.notify()
+            self._places.notify_all()
 
     def loss(self, name: str, begun: bool = True) -> RemoteException:
         """Return the error for a call that the end of this session ended.
@@ -348,7 +358,13 @@ class Session:
             self._service.stop()
 
     def close(self) -> None:
-        """End the agent and every call of it; return when the far side has killed them."""
+        """End the agent and every call of it; return when the far side has killed them.
+
+        Streams that were dropped may run their finally blocks first, for a moment.
+        """
+        if self.alive and self.lingering:
+            with self._places:
+                self._places.wait_for(lambda: not self.lingering or not self.alive, CLOSING)
         with self._lock:
             if self._closed:
                 return

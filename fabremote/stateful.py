@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fabremote.agent import loader, paths, worker
 from fabremote.futures import RemoteFuture
+from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
+from fabremote.group_result import GroupResult
 
 if TYPE_CHECKING:
     from fabremote.decorator import Remotely
@@ -25,10 +27,19 @@ def present(wrapper: Any, fn: Any) -> None:
         vars(wrapper).setdefault(name, value)
 
 
-def keeping(owner: Remotely[Any, Any], future: RemoteFuture[T]) -> RemoteFuture[T]:
-    """Keep the owner's connection as long as the call needs it."""
-    future._owner = owner
-    return future
+def keeping(owner: Remotely[Any, Any], result: T) -> T:
+    """Keep the owner's connection as long as a future or a stream needs it."""
+    for each in result.values() if isinstance(result, GroupResult) else [result]:
+        if isinstance(each, (RemoteFuture, RemoteGenerator, RemoteAsyncGenerator)):
+            each._owner = owner
+            if isinstance(each, RemoteFuture):
+                each.add_done_callback(functools.partial(_keep_on, owner))
+    return result
+
+
+def _keep_on(owner: Remotely[Any, Any], future: Any) -> None:
+    if not future.cancelled() and future.exception() is None:
+        keeping(owner, future.result())
 
 
 class StatefulMethod:

@@ -1,25 +1,21 @@
-"""A call's output on this side: decoded, shown, kept, watched; and its stdin's feeder."""
+"""A call's output on this side: decoded, shown, kept, watched."""
 
 from __future__ import annotations
 
 import codecs
-import contextlib
-import os
-import select
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
 from invoke.watchers import StreamWatcher
 
 from fabremote.agent import wire
+from fabremote.options import Options
 from fabremote.watching import Watching
 
 # What is kept of a stream nobody asked to keep, for RemoteProcessDied.stderr.
 TAIL = 8192
-PIECE = 16384
 
 
 class Output:
@@ -91,88 +87,19 @@ def show(target: IO[str], text: str) -> None:
     target.flush()
 
 
-class Feeder:
-    """Forwards a local stream to a call's stdin from a thread that ends with the call."""
-
-    def __init__(self, stream: Any, encoding: str, send: Callable[[bytes], None], eof: bool):
-        self._stream = stream
-        self._encoding = encoding
-        self._send = send
-        self._eof = eof
-        self._room = wire.WINDOW
-        self._changed = threading.Condition()
-        self._stopped = False
-        # Why the stream could not be read to its end, if so.
-        self.failure: Exception | None = None
-        self._wake = os.pipe() if self._descriptor() is not None else None
-        self._thread = threading.Thread(target=self._run, name="fabremote-stdin", daemon=True)
-        self._thread.start()
-
-    def taken(self, count: int) -> None:
-        """Note that the far side has written ``count`` bytes to the function's stdin."""
-        with self._changed:
-            self._room = min(self._room + count, wire.WINDOW)
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """End the thread; a stream without a descriptor may hold it in a read until its next."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        if self._wake is None:
-            self._thread.join(0.1)
-            return
-        os.write(self._wake[1], b"x")
-        self._thread.join()
-        for fd in self._wake:
-            os.close(fd)
-
-    def _run(self) -> None:
-        try:
-            while self._wait_for_room():
-                data = self._read()
-                if data:
-                    self._forward(data)
-                elif data is not None:
-                    break
-        except Exception as error:
-            # If it is the connection that is gone, the call's own error says so.
-            self.failure = error
-        finally:
-            if (self._eof or self.failure is not None) and not self._stopped:
-                with contextlib.suppress(OSError):
-                    self._send(b"")
-
-    def _forward(self, data: bytes) -> None:
-        with self._changed:
-            self._room -= len(data)
-        for start in range(0, len(data), wire.MAX_DATA):
-            self._send(data[start : start + wire.MAX_DATA])
-
-    def _wait_for_room(self) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._room > 0 or self._stopped)
-            return not self._stopped
-
-    def _read(self) -> bytes | None:
-        """Return the next piece, b"" at the end, or None if the call ended meanwhile."""
-        if self._wake is not None:
-            descriptor = self._stream.fileno()
-            ready, _, _ = select.select([descriptor, self._wake[0]], [], [])
-            if self._wake[0] in ready:
-                return None
-            raw = getattr(self._stream, "buffer", self._stream)
-            data = raw.read1(PIECE) if hasattr(raw, "read1") else os.read(descriptor, PIECE)
-        else:
-            data = self._stream.read(PIECE)
-        return data.encode(self._encoding) if isinstance(data, str) else bytes(data or b"")
-
-    def _descriptor(self) -> int | None:
-        try:
-            descriptor = self._stream.fileno()
-        except (AttributeError, OSError, ValueError):
-            return None
-        return descriptor if isinstance(descriptor, int) and descriptor >= 0 else None
+def open_outputs(
+    options: Options, keep: bool, respond: Callable[[str], None]
+) -> dict[int, Output]:
+    """Return a call's outputs by the kind of their frames; ``respond`` is the watchers'."""
+    outputs = {}
+    for kind, name, given in (
+        (wire.STDOUT, "stdout", options.out_stream),
+        (wire.STDERR, "stderr", options.err_stream),
+    ):
+        target = None if name in options.hide else local_stream(given, name)
+        encoding, watchers = options.encoding, list(options.watchers)
+        outputs[kind] = Output(target, encoding, keep, watchers, respond)
+    return outputs
 
 
 def local_stream(given: IO[str] | None, name: str) -> IO[str]:
@@ -181,4 +108,4 @@ def local_stream(given: IO[str] | None, name: str) -> IO[str]:
     return stream
 
 
-__all__ = ["Feeder", "Output", "local_stream", "show"]
+__all__ = ["Output", "local_stream", "open_outputs", "show"]

@@ -1098,16 +1098,18 @@ def test_a_class_that_could_not_come_back_is_refused_as_it_is_decorated(
     assert remotely("127.0.0.1", trust=True, **login)(Lazy)().two() == 2
 
 
-def test_a_property_and_a_generator_are_refused(login: dict[str, Any]) -> None:
-    def numbers() -> Iterator[int]:
-        yield 1
+def test_a_property_and_a_classs_generator_are_refused(login: dict[str, Any]) -> None:
+    class Numbers:
+        def each(self) -> Iterator[int]:
+            yield 1
 
-    async def letters() -> AsyncIterator[str]:
-        yield "a"
+    class Letters:
+        async def each(self) -> AsyncIterator[str]:
+            yield "a"
 
-    for one in (numbers, letters):
-        with pytest.raises(TypeError, match="is a generator function"):
-            Remotely(one, "127.0.0.1", **login)
+    for one in (Numbers, Letters):
+        with pytest.raises(TypeError, match=r"each\(\) is a generator function"):
+            remotely("127.0.0.1", **login)(one)
     with pytest.raises(TypeError, match="@property above"):
         Remotely(property(len), "127.0.0.1", **login)  # type: ignore[arg-type]
 

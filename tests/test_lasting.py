@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import io
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from fabremote import (
     ShippingError,
     wrap,
 )
+from fabremote.agent import wire
 from fabremote.demo.server import Server
 from tests import interpreters
 from tests.conftest import connect
@@ -245,6 +247,15 @@ def test_stdin_goes_to_the_process(place: Any, tmp_path: Path) -> None:
             py.call(input)
 
 
+def read(size: int) -> int:
+    return len(sys.stdin.buffer.read(size))
+
+
+def test_a_call_may_read_more_than_waits_on_the_host(place: Any) -> None:
+    with place.python(in_stream=io.BytesIO(bytes(4 * wire.WINDOW))) as py:
+        assert [py.call(read, 2 * wire.WINDOW) for _ in range(3)] == [2 * wire.WINDOW] * 2 + [0]
+
+
 # The end
 
 
@@ -396,3 +407,45 @@ def test_ctrl_c_ends_the_process(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in err
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+# Streams
+
+
+def count(limit: int) -> Iterator[int]:
+    for number in range(limit):
+        print(number)
+        yield number
+
+
+def test_generators_give_their_items_in_it(py: Interpreter) -> None:
+    pid = py.call(os.getpid)
+    for _ in range(3):
+        assert list(py.call(count, 3)) == [0, 1, 2]
+        assert py.call(sum, (n for n in range(4))) == 6
+        stream = py.call(count, 1 << 20)
+        assert next(stream) == 0
+        stream.close()  # type: ignore[attr-defined]
+        assert py.call(os.getpid) == pid
+
+
+def test_a_call_behind_a_generator_is_refused_as_it_would_wait_for_ever(py: Interpreter) -> None:
+    stream = py.call(count, 5)
+    assert next(stream) == 0
+    with pytest.raises(RuntimeError, match=r"giving the items of .*count\(\)"):
+        py.call(os.getpid)
+    with pytest.raises(RuntimeError, match="Take them all"):
+        py.submit(os.getpid)
+    assert list(stream) == [1, 2, 3, 4]
+    assert py.call(len, "") == 0
+
+
+def test_a_block_that_is_left_in_the_midst_of_a_generator_ends_it(place: Any) -> None:
+    with place.python() as py:
+        pid = py.call(os.getpid)
+        stream = py.call(count, 1 << 20)
+        assert next(stream) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with pytest.raises(RemoteCancelled, match="as the with block that it is of was left"):
+        next(stream)

@@ -23,16 +23,21 @@ NAME = fabremote.__name__
 LAYERS = (
     {"agent"},  # runs on the remote host, and shares its frames with this side
     {"remote"},  # runs there too, sent with the calls that need it
-    {"bootstrap", "closing", "exceptions", "printing", "sockets"},
+    {"bootstrap", "closing", "exceptions", "printing", "sockets", "terminals"},
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
-    {"futures", "heartbeat", "links", "outbox", "packets", "progress", "receiving", "refusals"},
-    {"calls", "service", "session", "starting", "store", "streams", "watching"},
+    {"futures", "heartbeat", "links", "notices", "outbox", "packets", "progress", "receiving"},
+    {"refusals"},
+    {"inboxes", "items"},
+    {"calls", "feeding", "messages", "service", "session", "starting", "stdin", "store", "streams"}
+    | {"watching"},
     {"labels", "live", "sudo", "summary"},
     {"shipping"},
-    {"lasting", "outcomes"},
+    {"lasting", "outcomes", "stream_sources"},
+    {"generators"},
+    {"prepared"},
     {"interpreter"},
     {"environments", "sessions"},
     {"connection"},

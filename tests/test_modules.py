@@ -479,7 +479,7 @@ def test_a_call_that_waits_for_a_module_can_be_ended(
         return importlib.import_module(own.__name__ + ".top").__name__
 
     # An answer of no bytes never completes one.
-    monkeypatch.setattr("fabremote.calls.Call._send_data", lambda self, data: None)
+    monkeypatch.setattr("fabremote.calls.Call.send_message", lambda self, pieces: None)
     monkeypatch.setattr(Forwarder, "answer", stuck)
     if how == "timeout":
         with pytest.raises(RemoteTimeout):

@@ -376,8 +376,7 @@ def test_warn_is_refused(nowhere: Connection) -> None:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("pty", "c.run"),
-        ("logging", "printed"),
+        ("fallback", "pty=True"),
         ("shell", "python="),
     ],
 )

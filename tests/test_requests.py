@@ -22,8 +22,9 @@ from fabremote.agent import forker, wire
 from fabremote.agent.bundle import MORE, TOTAL
 from fabremote.agent.supervisor import Supervisor
 from fabremote.bootstrap import this_python
-from fabremote.calls import Call, Outcome
+from fabremote.calls import Call
 from fabremote.options import Options
+from fabremote.outcomes import Outcome
 from fabremote.session import Session
 from fabremote.shipping import forwarding, sources
 from fabremote.shipping.forwarding import Forwarder

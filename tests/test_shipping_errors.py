@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,11 @@ def test_a_call_without_a_function_is_a_type_error(conn_openssh: Connection) -> 
 
 # The place of what can't be pickled
 
+
+async def later() -> AsyncIterator[int]:
+    yield 1
+
+
 PLACES: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((LOCK,), {}, "argument 0 is a _thread.lock"),
     ((1, LOCK), {}, "argument 1 is a _thread.lock"),
@@ -116,8 +121,8 @@ PLACES: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((), {"state": {"deep": (0, [LOCK])}}, "argument state['deep'][1][0] is a _thread.lock"),
     ((Slotted(LOCK),), {}, "argument 0.lock is a _thread.lock"),
     ((Holder(a=Holder(b=Slotted(LOCK))),), {}, "argument 0.a.b.lock is a _thread.lock"),
-    (((n for n in "ab"),), {}, "argument 0 is a generator"),
-    (([(n for n in "ab")],), {}, "argument 0[0] is a generator"),
+    ((later(),), {}, "argument 0 is a async_generator"),
+    (([later()],), {}, "argument 0[0] is a async_generator"),
     (({1: sys.stdout},), {}, "argument 0[1] is a"),
     ((Broken(),), {}, "argument 0 is a tests.test_shipping_errors.Broken"),
     (({"x": BrokenToo()},), {}, "argument 0['x'] is a tests.test_shipping_errors.BrokenToo"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -188,6 +189,18 @@ def test_sources_of_random_numbers_go_on_there(host: str, hosts: dict[str, Any])
         return {name: drawn(each) for name, each in all.items()}
 
     assert hosts[host].call(draw, given) == draw(given)
+
+
+def test_exceptions_go_without_tblib_which_is_here(
+    same: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickling_support = pytest.importorskip("tblib.pickling_support")
+    monkeypatch.setitem(copyreg.dispatch_table, KeyError, pickling_support.pickle_exception)
+
+    def there(error: KeyError) -> tuple[str, bool]:
+        return repr(error), "tblib" in sys.modules
+
+    assert same.call(there, KeyError("a")) == ("KeyError('a')", False)
 
 
 def test_an_error_names_both_versions(older: Any) -> None:

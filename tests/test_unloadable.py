@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from invoke.context import Context
 
-from fabremote import ShippingError, interpreter, wrap
+from fabremote import ShippingError, prepared, wrap
 from tests import interpreters
 
 OLDER = [v for v in ("3.8", "3.7", "3.9", "3.6") if v in interpreters.found()]
@@ -72,6 +72,14 @@ def test_a_module_that_cannot_be_loaded_there_goes_by_value(
 
 
 @needs_older
+def test_its_generators_wait_for_the_call_that_can_be_loaded(older: Any, make: Make) -> None:
+    own = make(
+        "unloadable_items", LATER + "def f(items):\n    for n in items:\n        yield -n\n"
+    )
+    assert list(older.call(own.f, (n for n in range(3)))) == [0, -1, -2]
+
+
+@needs_older
 def test_what_uses_the_module_goes_without_it_too(older: Any, make: Make) -> None:
     make("unloadable_below", f"{LATER}def f():\n    return 'below'\n")
     above = make("unloadable_above", "from unloadable_below import f\ndef h():\n    return f()\n")
@@ -99,13 +107,13 @@ def test_the_next_call_knows(
     own = make("unloadable_known", f"{LATER}def f():\n    return 1\n")
     assert older.call(own.f) == 1
     attempts = []
-    start = interpreter.Prepared._start
+    start = prepared.Prepared._start
 
     def counted(self: Any) -> Any:
         attempts.append(self)
         return start(self)
 
-    monkeypatch.setattr(interpreter.Prepared, "_start", counted)
+    monkeypatch.setattr(prepared.Prepared, "_start", counted)
     assert older.call(own.f) == 1
     assert len(attempts) == 1
 

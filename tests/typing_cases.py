@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from concurrent.futures import Executor, Future
 
 from typing_extensions import assert_type
@@ -16,6 +16,7 @@ from fabremote import (
     Remotely,
     Result,
     ThreadingGroup,
+    ahead,
     remotely,
 )
 
@@ -26,6 +27,27 @@ def plain(x: int, *, name: str = "") -> list[str]:
 
 async def later(x: int) -> bytes:
     return bytes(x)
+
+
+def stream(x: int) -> Generator[str, bytes, list[int]]:
+    yield str(x)
+    return [x]
+
+
+def items(x: int) -> Iterator[str]:
+    yield str(x)
+
+
+async def stream_later(x: int) -> AsyncGenerator[str, bytes]:
+    yield str(x)
+
+
+async def items_later(x: int) -> AsyncIterator[str]:
+    yield str(x)
+
+
+def consume(numbers: Iterator[int]) -> int:
+    return sum(numbers)
 
 
 c = Connection("web1")
@@ -69,6 +91,18 @@ executor.submit(plain, "1")  # type: ignore[call-overload]
 RemoteExecutor(group, timout=3)  # type: ignore[call-arg]
 with executor as entered:
     assert_type(entered, RemoteExecutor)
+
+# Streams.
+assert_type(c.call(stream, 1), Generator[str, bytes, list[int]])
+assert_type(c.call(stream, 1).send(b""), str)
+assert_type(c.call(items, 1), Iterator[str])
+assert_type(py.call(stream_later, 1), AsyncGenerator[str, bytes])
+assert_type(py.call(items_later, 1), AsyncIterator[str])
+assert_type(py.submit(stream, 1), RemoteFuture[Generator[str, bytes, list[int]]])
+assert_type(remotely("web1")(items)(1), Iterator[str])
+assert_type(c.call(consume, ahead([1], 2)), int)
+assert_type(c.call(consume, (n for n in [1])), int)
+c.call(consume, ahead(["1"]))  # type: ignore[call-overload]
 
 # The class.
 bar = Remotely(plain, "web1", port=22)

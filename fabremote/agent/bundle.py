@@ -6,7 +6,7 @@ top-level names of the caller's own modules, each other one module; `importing`
 makes them importable. What is imported below one of those names and wasn't sent
 is asked for, as are the packages' data files: the request goes out on the
 reply's pipe, the result comes in on the payload's, and the importing thread
-waits.
+waits. So do log records, see `records`, which the supervisor answers.
 
 A forked child has no part in that: both would read the same pipe.
 """
@@ -15,12 +15,16 @@ import _thread
 import marshal
 import os
 import struct
+import sys
 
 from . import loader, wire
 
 TOTAL = struct.Struct(">Q")
-# In the total of a message: to a worker, of blobs; from it, of a request.
+# In the total of a message: to a worker, of blobs; from it, of a request, and if that is
+# a record; of a stream's.
 BLOBBED = ASKING = 1 << 63
+STREAMED = 1 << 62
+RECORD = 1 << 61
 DIGEST = 16
 # The most bytes of a request.
 REQUEST = 4096
@@ -59,7 +63,7 @@ def receive(fd, ahead=b""):
         data += piece
     total = TOTAL.unpack_from(data)[0]
     # Arrays that are read from it must be writable.
-    room = wire.Room((total & (BLOBBED - 1)) << 2)
+    room = wire.Room((total & (STREAMED - 1)) << 2)
     ahead = fill(room, fd, data[TOTAL.size :])
     return None if ahead is None else (total, room.take(), ahead)
 
@@ -78,6 +82,16 @@ def fill(room, fd, ahead):
     return ahead
 
 
+def blob_message(blobs):
+    """Return the pieces of a message to a worker with these (digest, pieces)."""
+    pieces = [b""]
+    for digest, data in blobs:
+        pieces.append(digest + TOTAL.pack(sum(map(len, data))))
+        pieces += data
+    pieces[0] = TOTAL.pack(BLOBBED | sum(map(len, pieces)))
+    return pieces
+
+
 def read_blobs(body):
     """Keep the blobs of a message: digest, 8 bytes of size and the bytes of each."""
     at = 0
@@ -89,6 +103,10 @@ def read_blobs(body):
 
 
 # Requests
+
+
+# What takes in the caller's answers; `streaming` puts its own there.
+RECEIVE = [receive]
 
 
 def connect(payload_fd, reply_fd):
@@ -107,11 +125,17 @@ def disconnect():
 def ask(*words):
     """Return what the caller says to a request, or None where none can be made."""
     request = "\0".join(words).encode("utf-8", "surrogateescape")
-    if CHANNEL is None or CHANNEL[2] != os.getpid() or len(request) > REQUEST:
+    parts = send(request) if len(request) <= REQUEST else None
+    return marshal.loads(b"".join(parts)) if parts else None
+
+
+def send(request, flags=ASKING):
+    """Return the parts of what is said to a request, or None where none can be made."""
+    if CHANNEL is None or CHANNEL[2] != os.getpid():
         return None
     parts, given_up, done = [], [], _thread.allocate_lock()
     done.acquire()
-    work = exchange, (request, parts, given_up, done)
+    work = exchange, (request, flags, parts, given_up, done)
     try:
         _thread.start_new_thread(*work)
     except RuntimeError:
@@ -121,10 +145,10 @@ def ask(*words):
     except BaseException:
         given_up.append(True)
         raise
-    return marshal.loads(b"".join(parts)) if parts else None
+    return parts
 
 
-def exchange(request, parts, given_up, done):
+def exchange(request, flags, parts, given_up, done):
     """Make a request and gather its answer.
 
     In a thread of its own: what a signal handler raises must not end it halfway,
@@ -138,8 +162,10 @@ def exchange(request, parts, given_up, done):
                     if CHANNEL is None:
                         break
                     payload_fd, reply_fd, _ = CHANNEL
-                    os.write(reply_fd, TOTAL.pack(ASKING | len(request)) + request)
-                received = receive(payload_fd)
+                    data = TOTAL.pack(flags | len(request)) + request
+                    while data:
+                        data = data[os.write(reply_fd, data) :]
+                received = RECEIVE[0](payload_fd)
                 if received is None:
                     break
                 left = TOTAL.unpack_from(received[1])[0]
@@ -149,6 +175,14 @@ def exchange(request, parts, given_up, done):
                 del parts[:]
     finally:
         done.release()
+
+
+def fetch(name):
+    """Have a module of the agent's own sent, and add it."""
+    sys.modules[__package__].add(name, ask("agent", name))
+
+
+loader.FETCH.append(fetch)
 
 
 # Modules

@@ -126,8 +126,7 @@ def serve_one(sock, me, own, waiting):
         if not blob:
             return False
         if request == EXTEND:
-            name, _, source = blob.partition(b"\0")
-            sys.modules[__package__].add(name.decode(), zlib.decompress(source).decode())
+            extend(blob)
         else:
             waiting.append((blob[: bundle.DIGEST], blob[bundle.DIGEST :]))
     elif request == FORGET:
@@ -135,6 +134,12 @@ def serve_one(sock, me, own, waiting):
         waiting[:] = [each for each in waiting if each[0] != gone]
         bundle.CODES.pop(gone, None)
     return bool(request)
+
+
+def extend(blob):
+    """Have a module of the agent's here: its name, NUL, and its source, compressed."""
+    name, _, source = blob.partition(b"\0")
+    sys.modules[__package__].add(name.decode(), zlib.decompress(source).decode())
 
 
 def receive(sock, size):

@@ -6,7 +6,7 @@ supervisor sends the next when a call has been answered.
 
 import os
 
-from . import bundle, classes, loader, worker
+from . import bundle, classes, loader, streaming, worker
 
 
 def serve(payload_fd, reply_fd, received):
@@ -21,9 +21,11 @@ def serve(payload_fd, reply_fd, received):
             # The function forked and both sides came back; one answer is enough.
             os._exit(0 if pieces[0][:1] in b"BV" else worker.STATUS)
         forget_unfinished()
-        bundle.disconnect()
+        with bundle._TURN:
+            # A thread that asks or logs reads its own answer, not the next payload.
+            bundle.disconnect()
         worker.write_all(reply_fd, pieces)
-        received = worker.read_payload(payload_fd)
+        received = worker.read_payload(payload_fd, streaming.left())
         if received is not None:
             # Its environment and folder are what the calls before have made of them.
             received[0].update(env=None, cwd=None)

@@ -18,6 +18,9 @@ BLOBS = {}  # type: dict[bytes, bytes]
 # Files that code of the caller's came from, as it named them.
 SHIPPED_FILES = set()  # type: set[str]
 
+# What has the caller send a module of the agent's, see `bundle`.
+FETCH = []  # type: list[object]
+
 # What is set once everything is loaded: (class, its __init_subclass__).
 LAST = []  # type: list[tuple[type, object]]
 # In a lasting process, the modules made for code that travels by value.
@@ -97,7 +100,10 @@ class Unpickler(_Unpickler):
 
 def part(name):
     """Return a module of the agent's, which may be one that is sent when it is needed."""
-    return sys.modules[__name__.rpartition(".")[0] + "." + name]
+    full = __name__.rpartition(".")[0] + "." + name
+    if full not in sys.modules:
+        FETCH[0](name)
+    return sys.modules[full]
 
 
 class Main(Module):  # type: ignore[misc,valid-type]

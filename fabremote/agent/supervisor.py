@@ -11,8 +11,9 @@ import os
 import select
 import time
 
-from . import forker, processes, wire, worker
-from .workers import BACKLOG, DOZE, Turn, Worker, widen
+from . import forker, loader, processes, wire, worker
+from .turns import Turn
+from .workers import BACKLOG, DOZE, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
 PENDING = 64 * wire.MAX_DATA
@@ -61,8 +62,6 @@ class Supervisor:
         for number in (_signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, self.terminate)
         self.watch(stdin, self.on_stdin)
-
-    # The poll loop
 
     def watch(self, fd, handler, events=select.POLLIN):
         self.handlers[fd] = handler
@@ -172,14 +171,18 @@ class Supervisor:
                 digest = bytes(piece[: wire.DIGEST])
                 self.blobs.setdefault(digest, []).append(bytes(piece[wire.DIGEST :]))
             elif kind == wire.DROP:
-                for digest in digests(piece):
+                for digest in wire.digests(piece):
                     del self.blobs[digest]
                     self.uses.pop(digest, None)
                     self.untell(digest)
             elif kind == wire.PING:
                 self.pace = wire.NUMBER.unpack(piece)[0] / 1000
             elif kind == wire.EXTEND:
-                self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + bytes(piece))
+                piece = bytes(piece)
+                if piece.startswith(b"terminal"):
+                    # Which works here, too.
+                    forker.extend(piece)
+                self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + piece)
                 # The forker hears of it before it is asked for the next worker.
                 self.renew()
         self.rest_stdin()
@@ -208,13 +211,15 @@ class Supervisor:
             return
         self.hungry = True
         self.calls[number] = call
+        if flags & wire.HAS_PTY:
+            blobs = list(blobs) + [loader.part("terminal").lend(call)]
         call.begin(number, flags, blobs)
 
     def needed(self, flags, named):
         """Return the (digest, pieces) of the blobs that OPEN names."""
-        found = digests(named)
+        found = wire.digests(named)
         if flags & wire.HAS_LIST:
-            listed = digests(b"".join(self.blobs[found[0]]))
+            listed = wire.digests(b"".join(self.blobs[found[0]]))
             self.use(found[0], listed)
             found += listed
         return [(digest, self.blobs[digest]) for digest in found]
@@ -377,11 +382,6 @@ class Supervisor:
 
     def finish_dying(self):
         self.dying = [group for group in self.dying if not group.gone()]
-
-
-def digests(data):
-    """Return the digests in ``data``."""
-    return [bytes(data[n : n + wire.DIGEST]) for n in range(0, len(data), wire.DIGEST)]
 
 
 def main(stdin, stdout):

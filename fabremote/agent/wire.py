@@ -35,6 +35,8 @@ END = 9  # a lasting process is to end, once the calls in it have
 SKIP = 10  # of a call in a lasting process: drop it unless it has begun
 # Call 0: a sign of life, both ways; to the agent with a tick in milliseconds (8 bytes).
 PING = 11
+RESIZE = 12  # its terminal has so many rows and columns (2 bytes each)
+NUDGE = 13  # what its stream's generator does now is to end: the stream is being closed
 
 # From the agent to the caller.
 STDOUT = 16
@@ -44,6 +46,8 @@ TAKEN = 19  # this many bytes of its standard input were written (8 bytes)
 DONE = 20  # the last frame of a call; data: how it ended, see pack_status
 CRASH = 21  # call 0: the supervisor itself failed; data: text. Empty: no call is open any more
 ASK = 22  # the function needs a module or a data file; answered by DATA
+ITEM = 23  # a piece of a message of its streams, see `streaming`
+RECORD = 24  # the function has logged; data: see `records`
 
 # Their data is part of a stream: it is passed on as it comes, not frame by frame.
 STREAMED = frozenset([DATA, STDIN, STDOUT, STDERR, REPLY])
@@ -51,14 +55,15 @@ STREAMED = frozenset([DATA, STDIN, STDOUT, STDERR, REPLY])
 # Added to the kind of a frame whose data is compressed.
 PACKED = 128
 
-# Flags of OPEN: its stdin is a pipe; its first blob lists others, which it needs, too;
+# Flags of OPEN: its stdin stays open; its first blob lists others, which it needs, too;
 # it is no call but a lasting process; it is a call in the one whose number (4 bytes) follows;
-# its answer is to be compressed.
+# its answer is to be compressed; it has a terminal.
 HAS_STDIN = 1
 HAS_LIST = 2
 LASTING = 4
 INSIDE = 8
 PACKS = 16
+HAS_PTY = 32
 PROCESS = struct.Struct(">I")
 DIGEST = 16
 
@@ -69,6 +74,11 @@ STATUS = struct.Struct(">BBB")
 def frame(kind, call, data=b""):
     """Return the bytes of one frame."""
     return HEADER.pack(kind, call, len(data)) + data
+
+
+def digests(data):
+    """Return the digests in ``data``."""
+    return [bytes(data[n : n + DIGEST]) for n in range(0, len(data), DIGEST)]
 
 
 # Of DONE: the call has not begun, as its process ended before.
@@ -168,6 +178,11 @@ class Packer:
                     return kind, data
             return kind | PACKED, packed
         return kind, data
+
+
+def packer(flags):
+    """Return what compresses an answer for a call with these flags, or None."""
+    return Packer().pack if flags & PACKS else None
 
 
 # The most pieces that one write may take.

@@ -53,10 +53,7 @@ def serve(payload_fd, reply_fd):
         os._exit(0)
     if "lasting" in received[0]:
         loader.part("lasting").serve(payload_fd, reply_fd, received)
-    if "bundle" in received[0]:
-        bundle.connect(payload_fd, reply_fd)
-    else:
-        os.close(payload_fd)
+    bundle.connect(payload_fd, reply_fd)
     pieces = respond(received)
     if os.getpid() != me:
         # The function forked and both sides came back; one answer is enough.
@@ -102,30 +99,38 @@ def settle():
     sys.argv[:] = [""]
 
 
-def read_payload(fd):
+def read_payload(fd, ahead=b""):
     """Return [header, pickle, rooms of buffers] read from ``fd``, or None if it ends first."""
-    received = bundle.receive(fd)
+    received = bundle.receive(fd, ahead)
+    while received is not None and received[0] & bundle.STREAMED and received[0] < bundle.BLOBBED:
+        # Of a stream that has ended before.
+        received = bundle.receive(fd, received[2])
     if received is not None and received[0] & bundle.BLOBBED:
         bundle.read_blobs(received[1])
         received = bundle.receive(fd, received[2])
     if received is None:
         return None
     _, body, ahead = received
-    view = memoryview(body)
-    start = LENGTH.size + LENGTH.unpack_from(body)[0]
-    header = marshal.loads(bytes(view[LENGTH.size : start]))
+    header, data = parse(body)
     rooms = [wire.Room(code) for code in header["beside"]]
     for room in rooms:
         ahead = bundle.fill(room, fd, ahead)
         if ahead is None:
             return None
-    return [header, view[start:], rooms]
+    return [header, data, rooms]
 
 
-def write_all(fd, pieces):
-    """Write the answer: its total length, then its pieces."""
+def parse(body):
+    """Return (header, pickle) of a payload."""
+    view = memoryview(body)
+    start = LENGTH.size + LENGTH.unpack_from(body)[0]
+    return marshal.loads(bytes(view[LENGTH.size : start])), view[start:]
+
+
+def write_all(fd, pieces, flag=0):
+    """Write the answer, or another message: its total length, then its pieces."""
     size = sum(map(len, pieces))
-    pieces = [TOTAL.pack(size)] + pieces
+    pieces = [TOTAL.pack(flag | size)] + pieces
     if size <= 65536:
         pieces = [b"".join(pieces)]
     for piece in pieces:
@@ -160,14 +165,24 @@ def respond(received):
     try:
         value = finished(fn(*args, **kwargs))
         del args, kwargs
+        if is_stream(value):
+            return loader.part("streaming").respond(value, encoder)
     except BaseException as error:
         # Before anything is called: it may be so low that nothing can be.
         sys.setrecursionlimit(limit)
         return failed(b"E", error, encoder)
     if sys.getrecursionlimit() < limit:
         sys.setrecursionlimit(limit)
+    return succeeded(value, encoder, [])
+
+
+def succeeded(value, encoder, beside=None):
+    """Return the pieces of an answer that is a value, or says that it can't be sent.
+
+    ``beside``: a list, if what is large may go beside the pickle.
+    """
     try:
-        return encoder.encode(value, []).message(b"V")
+        return encoder.encode(value, beside).message(b"V")
     except answers.Refused as refusal:
         return [b"R", dumps(describe_refusal(refusal, encoder), 4)]
     except BaseException as error:
@@ -196,6 +211,8 @@ def prepare(header):
         enter(os.path.expanduser(encoded(header["cwd"])))
     if header["encoding"] != sys.stdout.encoding:
         open_streams(header["encoding"])
+    for name, given in header.get("parts", ()):
+        loader.part(name).install(given)
 
 
 def enter(folder):
@@ -245,17 +262,29 @@ def each(calls):
     return [finished(fn(*args, **kwargs)) for fn, args, kwargs in calls]
 
 
+def is_stream(value):
+    """Return whether ``value`` goes item by item: a generator, or what map() and its like make."""
+    cls = type(value)
+    known = cls.__module__ in ("builtins", "itertools") and hasattr(cls, "__next__")
+    return known or (cls.__name__ == "async_generator" and hasattr(value, "ag_frame"))
+
+
 def finished(value):
     """Return a value, or if it is what an async function returns when called, its result."""
     if type(value).__name__ != "coroutine" or not hasattr(value, "cr_frame"):
         return value
+    return run_coroutine(value)
+
+
+def run_coroutine(coroutine):
+    """Run a coroutine to its end and return its value."""
     import asyncio
 
     if hasattr(asyncio, "run"):
-        return asyncio.run(value)
+        return asyncio.run(coroutine)
     loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(value)
+        return loop.run_until_complete(coroutine)
     finally:
         loop.close()
 

@@ -1,11 +1,12 @@
 """The supervisor's side of one worker: its pipes, its windows, its end."""
 
+import _signal  # type: ignore[import-not-found]
 import fcntl
 import os
 import select
 import time
 
-from . import bundle, processes, wire, worker
+from . import bundle, loader, processes, wire, worker
 
 # The most that is read from a pipe once its call has answered, in bytes: what
 # a process that holds the pipe writes after that belongs to no call.
@@ -18,6 +19,8 @@ SMALL = 16384
 DOZE = 0.001
 PIPE = 1 << 18
 _F_SETPIPE_SZ = 1031
+# What a worker waits for that has logged: an answer of no bytes.
+NOTED = bundle.TOTAL.pack(bundle.TOTAL.size) + bundle.TOTAL.pack(0)
 
 
 def widen(fd):
@@ -26,21 +29,6 @@ def widen(fd):
         fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE)
     except OSError:
         pass
-
-
-def packer(flags):
-    """Return what compresses an answer for a call with these flags, or None."""
-    return wire.Packer().pack if flags & wire.PACKS else None
-
-
-def blob_message(blobs):
-    """Return the pieces of a message to a worker with these (digest, pieces)."""
-    pieces = [b""]
-    for digest, data in blobs:
-        pieces.append(digest + bundle.TOTAL.pack(sum(map(len, data))))
-        pieces += data
-    pieces[0] = bundle.TOTAL.pack(bundle.BLOBBED | sum(map(len, pieces)))
-    return pieces
 
 
 def is_request(data):
@@ -66,11 +54,14 @@ class Worker:
         self.window = wire.WINDOW
         self.answer = b""
         self.missing = None
+        # Whether it streams, and how much of a stream's message is still to come.
+        self.streaming, self.item = False, 0
         self.cancelled = None
         self.status = None
         self.doomed = False
         self.dozing = False
         self.relayed = 0.0
+        self.noted = False
         self.pack = None
         # A lasting process's own number, the calls that wait for it, the blobs that it has.
         self.home = None
@@ -88,13 +79,13 @@ class Worker:
     def begin(self, number, flags, blobs):
         """Bind the worker to its call, whose ``blobs`` (digest, pieces) go first."""
         self.number = number
-        self.pack = packer(flags)
+        self.pack = wire.packer(flags)
         if flags & wire.LASTING:
             self.home = number
         if not flags & wire.HAS_STDIN:
             self.drop(self.stdin)
         if blobs:
-            self.queues[self.payload] = blob_message(blobs)
+            self.queues[self.payload] = bundle.blob_message(blobs)
             self.supervisor.watch(self.payload, lambda: self.pour(self.payload), select.POLLOUT)
         self.listen()
 
@@ -109,12 +100,22 @@ class Worker:
             self.put(self.stdin, data)
         elif kind == wire.CREDIT:
             self.window += wire.NUMBER.unpack(data)[0]
+            self.answer_note()
             self.listen()
+        elif kind == wire.RESIZE:
+            loader.part("terminal").resize(self, data)
         elif kind == wire.CANCEL:
             self.cancel()
         elif kind == wire.END:
             self.ending = True
             self.advance()
+        elif kind == wire.NUDGE:
+            try:
+                # Ignored by those that don't await it.
+                os.kill(self.pid, _signal.SIGURG)
+            except (OSError, TypeError):
+                # It has ended, or isn't there yet.
+                pass
 
     def put(self, fd, *pieces):
         if fd in self.fds and pieces:
@@ -156,7 +157,10 @@ class Worker:
         for fd in [self.reply] + list(self.outputs):
             if fd not in self.fds:
                 continue
-            heard = fd == self.reply or (self.window > 0 and not self.dozing)
+            heard = self.window > 0 and not self.dozing
+            if fd == self.reply:
+                # What was printed before an item goes ahead of it.
+                heard = self.window > 0 or not self.streaming
             open_ = heard and not supervisor.resting
             if open_ and fd not in supervisor.handlers:
                 supervisor.watch(fd, lambda fd=fd: self.on_readable(fd))
@@ -196,6 +200,16 @@ class Worker:
         self.forward(self.outputs[fd], data)
         return len(data)
 
+    def drain(self):
+        """Relay what was printed so far: a terminal gives it in pieces."""
+        for fd in list(self.outputs):
+            left = LAST
+            while fd in self.fds and left > 0:
+                count = self.relay(fd, left)
+                if not count:
+                    break
+                left -= count
+
     def forward(self, kind, data):
         """Send ``data`` in frames of the call's."""
         view = memoryview(data)
@@ -218,15 +232,19 @@ class Worker:
         return data
 
     def read_reply(self):
-        size = wire.MAX_DATA if self.missing is None else min(PIPE, self.missing)
+        """Forward what the worker wrote; return whether there was anything."""
+        if self.missing is None:
+            size = max(wire.MAX_DATA, min(PIPE, self.item))
+        else:
+            size = min(PIPE, self.missing)
         data = self.read(self.reply, size)
         if not data:
-            return
+            return False
         if self.missing is None:
             # The length may come in pieces; forward it with what follows.
-            self.answer = self.forward_requests(self.answer + data)
+            self.answer = self.forward_messages(self.answer + data)
             if len(self.answer) < worker.TOTAL.size or is_request(self.answer):
-                return
+                return True
             data, self.answer = self.answer, b""
             self.missing = worker.TOTAL.size + worker.TOTAL.unpack_from(data)[0]
             if self.missing > wire.MAX_DATA:
@@ -235,21 +253,60 @@ class Worker:
         self.forward(wire.REPLY, data)
         if self.missing == 0 and self.cancelled is None:
             self.finish()
+        return True
 
-    def forward_requests(self, data):
-        """Send on the whole requests that ``data`` begins with; return the rest."""
+    def forward_messages(self, data):
+        """Send on the requests and items that ``data`` begins with; return the rest."""
+        data = self.forward_items(data)
         while len(data) >= worker.TOTAL.size and is_request(data):
             size = worker.TOTAL.unpack_from(data)[0] - bundle.ASKING
+            record = size & bundle.RECORD
+            size -= record
             end = worker.TOTAL.size + size
-            if size > bundle.REQUEST:
+            if size > (wire.MAX_DATA if record else bundle.REQUEST):
                 # Not written by us: this call can't answer any more.
                 self.drop(self.reply)
                 return b""
             if len(data) < end:
                 break
-            self.supervisor.send(wire.ASK, self.number, data[worker.TOTAL.size : end])
-            data = data[end:]
+            self.note(data[8:end]) if record else self.forward(wire.ASK, data[8:end])
+            data = self.forward_items(data[end:])
         return data
+
+    def note(self, data):
+        """Send on a log record, after what was printed before it."""
+        self.drain()
+        self.window -= len(data)
+        self.forward(wire.RECORD, data)
+        self.noted = True
+        self.answer_note()
+
+    def answer_note(self):
+        """Let a worker go on that has logged, once there is room for more."""
+        if self.noted and self.window > 0:
+            self.noted = False
+            self.put(self.payload, NOTED)
+
+    def forward_items(self, data):
+        """Send on the streams' messages in ``data``, after what was printed; return the rest."""
+        at, size = 0, len(data)
+        while at < size:
+            if not self.item:
+                if size - at < worker.TOTAL.size:
+                    break
+                total = worker.TOTAL.unpack_from(data, at)[0] - bundle.STREAMED
+                if not 0 <= total < bundle.STREAMED:
+                    break
+                self.item = worker.TOTAL.size + total
+            step = min(self.item, size - at)
+            at += step
+            self.item -= step
+        if at:
+            self.streaming = True
+            for fd in set(self.outputs) & self.fds:
+                self.relay(fd)
+            self.forward(wire.ITEM, data[:at])
+        return data[at:]
 
     # The end
 
@@ -257,9 +314,7 @@ class Worker:
         """The worker's process has ended: forward what it left, unless all is said."""
         self.status = status
         while self.reply in self.fds and self.missing != 0:
-            before = self.missing, self.answer
-            self.read_reply()
-            if (self.missing, self.answer) == before:
+            if not self.read_reply():
                 break
         if self.cancelled is not None:
             self.cancelled.reaped = True
@@ -280,13 +335,7 @@ class Worker:
     def finish(self):
         """Relay the last output, say that the call is done, and close, or take the next one."""
         supervisor = self.supervisor
-        for fd in list(self.outputs):
-            left = LAST
-            while fd in self.fds and left > 0:
-                count = self.relay(fd, left)
-                if not count:
-                    break
-                left -= count
+        self.drain()
         self.say_done(self.number, self.missing == 0)
         if self.home is not None:
             self.answer, self.missing, self.window = b"", None, wire.WINDOW
@@ -318,7 +367,7 @@ class Worker:
             self.number, self.window, self.pack = turn.number, wire.WINDOW, turn.pack
             blobs = [blob for blob in turn.blobs if blob[0] not in self.given]
             self.given.update([blob[0] for blob in blobs])
-            self.put(self.payload, *((blob_message(blobs) if blobs else []) + turn.pieces))
+            self.put(self.payload, *((bundle.blob_message(blobs) if blobs else []) + turn.pieces))
             self.listen()
         elif self.ending:
             self.drop(self.payload)
@@ -342,44 +391,3 @@ class Worker:
     def close(self):
         for fd in list(self.fds):
             self.drop(fd)
-
-
-class Turn:
-    """A call in a lasting process, which runs one after another."""
-
-    def __init__(self, supervisor, process, number, flags, blobs):
-        self.pack = packer(flags)
-        self.supervisor, self.process, self.number = supervisor, process, number
-        self.blobs, self.pieces = blobs, []
-        if process is None:
-            self.say_unbegun(0)
-        else:
-            supervisor.calls[number] = self
-            process.turns.append(self)
-            process.advance()
-
-    def take(self, kind, data):
-        """Act on a frame of the caller's for this call."""
-        if self.process.number == self.number or kind == wire.STDIN:
-            self.process.take(kind, data)
-        elif kind == wire.DATA:
-            self.pieces.append(data)
-        elif kind in (wire.CANCEL, wire.SKIP):
-            self.process.turns.remove(self)
-            self.say_unbegun(0)
-
-    def say_unbegun(self, status):
-        """Say that the call has ended before it began."""
-        self.supervisor.calls.pop(self.number, None)
-        status = wire.pack_status(False, False, status, wire.UNBEGUN)
-        self.supervisor.send(wire.DONE, self.number, status)
-
-    def pending(self):
-        """Return how many bytes wait for its turn."""
-        return sum(map(len, self.pieces))
-
-    def listen(self):
-        """Nothing of its own is heard: its process's is."""
-
-    def cancel(self):
-        """Nothing runs of its own: its process is cancelled."""

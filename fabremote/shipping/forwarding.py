@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fabremote.agent.bundle import MORE, PACKAGE, REQUEST, TOTAL
+from fabremote.bootstrap import EXTRA_MODULES, agent_source
 from fabremote.exceptions import ResultError
 from fabremote.shipping.finding import find_spec
 from fabremote.shipping.modules import Scope, stale, with_parents
@@ -90,6 +91,7 @@ class Forwarder:
             return marshal.dumps(None, MARSHAL)
         words = request.decode("utf-8", "surrogateescape").split("\0")
         answers: dict[tuple[str, int], Callable[..., Any]] = {
+            ("agent", 2): _agents,
             ("module", 2): self._module,
             ("data", 3): self._data,
             ("list", 3): self._list,
@@ -207,6 +209,11 @@ class Forwarder:
         if any(part.casefold() == "__pycache__" for parts in paths for part in parts):
             return False
         return not any(self._scope.modules.keeps(package, parts) for parts in paths)
+
+
+def _agents(name: str) -> str | None:
+    """Return the source of a module of the agent's that isn't sent with every one."""
+    return agent_source(name) if name in EXTRA_MODULES else None
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from fabremote import terminals
 from fabremote.agent.answers import Chunks
 from fabremote.bootstrap import RemotePython, extra
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
-from fabremote.shipping import culprits
+from fabremote.shipping import culprits, records
+from fabremote.shipping.feeds import Feeds, makes_stream
 from fabremote.shipping.forwarding import Forwarder, Memory
 from fabremote.shipping.modules import Scope, modules_of
 from fabremote.shipping.pickler import PayloadPickler
@@ -33,7 +35,7 @@ class Payload:
 
     ``modules``: the caller's own that went along. ``files``: those that its code
     came from, whose lines a traceback may show. ``provide`` answers what the
-    function asks for, which adds to both; None if it can't ask.
+    function asks for, which adds to both. ``feeds``: the iterators among the arguments.
     """
 
     parcel: Parcel
@@ -41,6 +43,7 @@ class Payload:
     modules: Set[str] = frozenset()
     files: Set[str] = frozenset()
     provide: Callable[[bytes], bytes] | None = None
+    feeds: Feeds | None = None
 
     @property
     def size(self) -> int:
@@ -97,31 +100,46 @@ def dump(
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
     header: dict[str, Any] = {
         "beside": chunks.rooms(),
-        "env": dict(options.env),
+        "env": terminals.environment(options.env) if options.pty else dict(options.env),
         "cwd": options.cwd,
         "encoding": options.encoding,
     }
+    parts = _parts(options)
+    if parts:
+        header["parts"] = parts
     if listed is not None:
         header["bundle"] = listed.blob.digest
+        pickler.extras.add("importing")
     if memory is not None:
         header["lasting"] = True
+    if makes_stream(fn):
+        pickler.extras.add("streaming")
     front = marshal.dumps(header, MARSHAL)
     size = _LENGTH.size + len(front) + chunks.size
     pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
     pieces += [data for _, data in chunks.beside or ()]
-    extras = {*pickler.extras, "importing"} if listed is not None else pickler.extras
-    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(extras))
-    if listed is None and memory is None:
-        return Payload(parcel, pickler.classes, files=pickler.files)
+    pickler.extras.update(name for name, _ in parts)
+    parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(pickler.extras))
     files = pickler.files.union(source.file for source in scope.bundle.values())
     if memory is not None:
         files = memory.files = files | memory.files
         memory.roots |= scope.roots()
         memory.sent.update(scope.bundle)
     forwarder = Forwarder(scope, files, memory)
-    return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part)
+    feeds = Feeds(pickler, name_of(fn))
+    return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part, feeds)
+
+
+def _parts(options: Options) -> list[tuple[str, Any]]:
+    """Return the agent's modules that options ask for, and what each is given."""
+    parts: list[tuple[str, Any]] = []
+    if options.pty:
+        parts.append(("terminal", (options.encoding, [*options.env])))
+    if options.logging:
+        parts.append(("records", records.levels()))
+    return parts
 
 
 def _cause(error: Exception) -> BaseException | None:

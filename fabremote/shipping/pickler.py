@@ -15,9 +15,10 @@ from fabric.group import Group
 from invoke.context import Context
 
 from fabremote.agent import classes as agent_classes
-from fabremote.agent import importing, loader, sources
+from fabremote.agent import importing, loader, sources, streaming
 from fabremote.bootstrap import EXTRA_MODULES, RemotePython
 from fabremote.shipping import class_source, classes, code, third_party, this_side
+from fabremote.shipping.iterators import ahead_of, streams
 from fabremote.shipping.modules import Scope
 from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, library_function
 from fabremote.shipping.singletons import Singleton
@@ -83,6 +84,7 @@ class PayloadPickler(_pickle.Pickler):
     modules that it refers to. ``blobs``: its large constants, by digest.
     ``files``: those that its code came from. ``extras``: the agent's modules that make it.
     For a lasting process ``classes`` are those of its calls before, and it keeps its own.
+    ``iterators``: those that the function asks for items, by channel.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class PayloadPickler(_pickle.Pickler):
         self.blobs: dict[bytes, Blob] = {}
         self.files: set[str] = set()
         self.extras: set[str] = set()
+        self.iterators: dict[int, Any] = {}
         self._namespaces: dict[int, Namespace] = {}
         self._singletons: dict[int, Singleton] = {}
 
@@ -128,7 +131,16 @@ class PayloadPickler(_pickle.Pickler):
             )
         if id(obj) in _SENTINELS:
             return loader.attribute, ("dataclasses", _SENTINELS[id(obj)])
+        if hasattr(type(obj), "__next__") and streams(obj):
+            return self.reduce_iterator(obj)
         return third_party.reduce(obj, self.protocol)
+
+    def reduce_iterator(self, obj: Any) -> Any:
+        """An iterator stays here; the function is given one that asks it for items."""
+        channel = len(self.iterators) + 1
+        self.iterators[channel] = obj
+        self.extras.add("streaming")
+        return streaming.incoming, (channel, ahead_of(obj))
 
     def goes_by_name(self, obj: Any) -> bool:
         """Return whether the far side can import ``obj`` by its module and qualified name."""

@@ -58,6 +58,14 @@ def _environment(_: PayloadPickler, environment: Any) -> Any:
     )
 
 
+def _async_generator(_: PayloadPickler, made: Any) -> Any:
+    raise Forbidden(
+        "is asynchronous, which an event loop of this process would have to run",
+        made,
+        "Pass a generator, or a list of its items; the function itself may be asynchronous.",
+    )
+
+
 def _lru_cache(pickler: PayloadPickler, cached: Any) -> Any:
     if pickler.goes_by_name(cached):
         return NotImplemented
@@ -171,6 +179,7 @@ REDUCERS: dict[type, Callable[[PayloadPickler, Any], Any]] = {
     types.MappingProxyType: lambda _, obj: (loader.mappingproxy, (dict(obj),)),
     Blob: lambda _, obj: (loader.blob, (obj.digest,)),
     weakref.WeakSet: lambda _, obj: (weakref.WeakSet, (list(obj),)),
+    types.AsyncGeneratorType: _async_generator,
     memoryview: lambda _, obj: (memoryview, (obj.tobytes(),)),
     type({}.keys()): lambda _, obj: (loader.view, ("keys", dict.fromkeys(obj))),
     type({}.items()): lambda _, obj: (loader.view, ("items", dict(obj))),

@@ -18,10 +18,19 @@ from fabremote.agent import third_party as there
 def reduce(obj: Any, protocol: int) -> Any:
     """Return how ``obj`` is made there, or NotImplemented if its own pickling will do."""
     kind = type(obj)
+    if isinstance(obj, BaseException):
+        return _exception(obj, protocol)
     library, handler = _HANDLERS.get(kind.__name__, _OTHER)
     if not library or str(kind.__module__).partition(".")[0] != library:
         return NotImplemented
     return handler(obj, protocol)
+
+
+def _exception(error: BaseException, protocol: int) -> Any:
+    """Exceptions as Python pickles them: distributed has tblib do it, which need not be there."""
+    reducer = copyreg.dispatch_table.get(type(error))
+    theirs = getattr(reducer, "__module__", "").partition(".")[0] == "tblib"
+    return error.__reduce_ex__(protocol) if theirs else NotImplemented
 
 
 def _array(array: Any, protocol: int) -> Any:

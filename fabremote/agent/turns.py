@@ -1,0 +1,44 @@
+"""The calls in a lasting process, which run one after another."""
+
+from . import wire
+
+
+class Turn:
+    """A call in a lasting process, which runs one after another."""
+
+    def __init__(self, supervisor, process, number, flags, blobs):
+        self.pack = wire.packer(flags)
+        self.supervisor, self.process, self.number = supervisor, process, number
+        self.blobs, self.pieces = blobs, []
+        if process is None:
+            self.say_unbegun(0)
+        else:
+            supervisor.calls[number] = self
+            process.turns.append(self)
+            process.advance()
+
+    def take(self, kind, data):
+        """Act on a frame of the caller's for this call."""
+        if self.process.number == self.number or kind == wire.STDIN:
+            self.process.take(kind, data)
+        elif kind == wire.DATA:
+            self.pieces.append(data)
+        elif kind in (wire.CANCEL, wire.SKIP):
+            self.process.turns.remove(self)
+            self.say_unbegun(0)
+
+    def say_unbegun(self, status):
+        """Say that the call has ended before it began."""
+        self.supervisor.calls.pop(self.number, None)
+        status = wire.pack_status(False, False, status, wire.UNBEGUN)
+        self.supervisor.send(wire.DONE, self.number, status)
+
+    def pending(self):
+        """Return how many bytes wait for its turn."""
+        return sum(map(len, self.pieces))
+
+    def listen(self):
+        """Nothing of its own is heard: its process's is."""
+
+    def cancel(self):
+        """Nothing runs of its own: its process is cancelled."""

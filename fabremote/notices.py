@@ -1,0 +1,31 @@
+"""What reaches a call beside its frames: notices of this side's own, which no frame's kind is."""
+
+from __future__ import annotations
+
+# The session's own notice to a call that the link is gone; not on the wire.
+LOST = -1
+# Likewise, and the agent has said that it knows nothing of the call.
+UNBEGUN = -7
+# The local notices to a call that runs on the session's service thread.
+CANCELLED = -2
+FLOODED = -4
+FAULT = -5
+PROGRESS = -6
+EXPIRED = -3
+WANTED = -8
+RESIZED = -9
+# How long the far side may take to say that a killed call has ended, in seconds.
+LAST_WORD = 3.0
+
+__all__ = [
+    "CANCELLED",
+    "EXPIRED",
+    "FAULT",
+    "FLOODED",
+    "LAST_WORD",
+    "LOST",
+    "PROGRESS",
+    "RESIZED",
+    "UNBEGUN",
+    "WANTED",
+]
