@@ -6,12 +6,36 @@ import functools
 import hashlib
 import http.server
 import io
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def make_environment(folder: Path, python: str, *packages: str) -> str:
+    """Make a virtual environment with these packages by uv, or else by pip; return its Python.
+
+    Raises OSError if they can't be had.
+    """
+    made = str(folder / "bin" / "python")
+    uv = [sys.executable, "-m", "uv"]
+    binary = "--only-binary=:all:"
+    ways = (
+        ([*uv, "venv", "-q", "--python", python], [*uv, "pip", "install", "--python", made]),
+        ([python, "-m", "venv", "--clear"], [made, "-m", "pip", "install"]),
+    )
+    for make, install in ways:
+        for command in ([*make, str(folder)], [*install, "-q", binary, *packages]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                break
+        else:
+            return made
+    raise OSError(f"{packages} can't be installed: {done.stderr.strip()[-300:]}")
 
 
 def make_wheel(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copyreg
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from invoke.context import Context
 
 from fabremote import ShippingError, wrap
+from tests.packages import make_environment
 
 np: Any = pytest.importorskip("numpy")
 pd: Any = pytest.importorskip("pandas")
@@ -26,13 +26,10 @@ def older_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if np.__version__.startswith("1."):
         pytest.skip("the NumPy that runs the tests is an older one itself")
     folder = tmp_path_factory.mktemp("older")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    command = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", *OLDER]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"pip can't install {OLDER}: {done.stderr.strip()[-200:]}")
-    return python
+    try:
+        return Path(make_environment(folder, sys.executable, *OLDER))
+    except OSError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

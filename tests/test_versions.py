@@ -26,6 +26,7 @@ from fabremote.bootstrap import RemotePython, this_python
 from fabremote.options import Options
 from fabremote.shipping import code, payload, source, source_files, source_syntax
 from tests import interpreters
+from tests.packages import make_environment
 
 ROOT = Path(__file__).parent.parent
 HERE = "{}.{}".format(*sys.version_info)
@@ -94,12 +95,10 @@ class Environments:
         place = self._folder / version
         if not place.exists():
             packages = ["fabric", "cloudpickle"] + ["ipython"] * (version == LOCALS[-1])
-            base = interpreters.found()[version]
-            subprocess.run([base, "-m", "venv", str(place)], check=True)
-            pip = [str(place / "bin" / "pip"), "install", "-q", *packages]
-            done = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            if done.returncode:
-                pytest.skip(f"pip can't install {packages}: {done.stdout[-300:]}")
+            try:
+                make_environment(place, interpreters.found()[version], *packages)
+            except OSError as error:
+                pytest.skip(str(error))
         return str(place / "bin" / "python")
 
     def run(self, version: str, *command: str) -> str:

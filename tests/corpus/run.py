@@ -31,7 +31,6 @@ def load() -> None:
 
 def outcome(python: Any, version: tuple[int, int], case: Case) -> Any:
     """What is wrong with a case's answer, or None; "refused" if it is refused as it must be."""
-    version = python.call(_version)
     try:
         value = python.call(case.fn, *case.args)
     except ShippingError as error:
