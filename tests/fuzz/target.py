@@ -9,7 +9,8 @@ from typing import Any
 
 from fabremote import RemoteException
 from fabremote.agent import wire
-from fabremote.interpreter import read_answer
+from fabremote.outcomes import NotRun, read_answer
+from fabremote.receiving import Outcome
 from fabremote.shipping.answers import Decoder
 
 MAX_SIZE = 1 << 16
@@ -59,8 +60,8 @@ def decode(data: bytes) -> None:
     """Read an answer; raise Escaped for what is neither data nor an error of ours."""
     decoder = Decoder("f() on host", CLASSES, frozenset(), ())
     try:
-        value = read_answer(memoryview(bytearray(data)), decoder, "host")
-    except RemoteException as error:
+        value = read_answer(Outcome(memoryview(bytearray(data))), decoder, "host")
+    except (RemoteException, NotRun) as error:
         if type(error).__module__ == "fabremote.exceptions" and len(str(error)) > 1 << 20:
             raise Escaped("a long message") from error
     except BaseException as error:
