@@ -14,6 +14,7 @@ import contextlib
 import os
 import sqlite3
 import sys
+from concurrent.futures import wait
 
 from fabric import Connection
 from invoke import Exit
@@ -85,5 +86,7 @@ def copy(c, source, target, path, to=None):
                 count = wrap(source).python(out_stream=going).call(dump, path)
             size = loading.result()
         except (OSError, EOFError, sqlite3.Error) as error:
+            # What was begun there is cleared away by the end of its stdin.
+            wait([loading], 10)
             raise Exit(f"nothing was copied: {error}", 1) from None
         print(f"{count} statements copied, {size} bytes on {target.original_host}")

@@ -291,7 +291,7 @@ class Connection(RemoteCalls, fabric.Connection):
         sock = vars(self).get("_fabremote_socket")
         if not self.is_connected and sock is not None:
             sockets.abort(sock)
-            self.client.close()
+            sockets.let_go(self.client)
         super().close()
         if self._fabremote_own_gateway and isinstance(self.gateway, fabric.Connection):
             self.gateway.close()
@@ -321,7 +321,7 @@ class Connection(RemoteCalls, fabric.Connection):
             return super().open()
         except BaseException:
             # Through a gateway a channel would be left.
-            self.client.close()
+            sockets.let_go(self.client)
             raise
 
     def _open_promptly(self) -> Any:
@@ -333,7 +333,7 @@ class Connection(RemoteCalls, fabric.Connection):
             return super().open()
         except BaseException:
             sock.close()
-            self.client.close()
+            sockets.let_go(self.client)
             self._set(_fabremote_proxy_status=getattr(sock, "status", None))
             raise
         finally:

@@ -28,6 +28,7 @@ _IFREQ_ADDRESS = slice(20, 24)
 PAUSE = 1.0
 PROXY_PATIENCE = 1.0
 PROXY_GRACE = 0.2  # seconds for one to end that has closed its side
+ENDING = 1.0  # seconds for a connection's thread to end that has been closed
 # Connections that sshd turns away are tried again: seconds in all, and until the first.
 PERSISTENCE = 10.0
 BLIND_PERSISTENCE = 3.0  # where what sshd said is not known
@@ -131,6 +132,19 @@ def noting(note: Callable[[socket.socket], None]) -> Iterator[None]:
         yield
     finally:
         _noted.reset(token)
+
+
+def let_go(client: Any) -> None:
+    """Close an SSH client that did not get to be connected.
+
+    Paramiko leaves a timer behind a handshake that is cut off, for whose 15 seconds
+    the process doesn't end.
+    """
+    transport = client.get_transport()
+    client.close()
+    if transport is not None:
+        transport.join(ENDING)
+        transport.packetizer.complete_handshake()
 
 
 def abort(sock: socket.socket) -> None:

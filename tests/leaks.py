@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from fabremote.demo.processes import Process
 from fabremote.demo.server import Server
 
 PATIENCE = 5.0
+_OF_READER = re.compile(r"fabremote-(?:outbox|service)-(.*?)(?:_\d+|-clock)?$")
 SERVING = "fabremote-embedded-server"  # a server that a test asked for late serves the session
 
 
@@ -42,7 +46,7 @@ class Snapshot:
         left = set(threading.enumerate()) - self._threads
         # asyncio before Python 3.12 waits for each process of the embedded server in a thread.
         return [
-            f"thread {thread.name}"
+            f"thread {thread.name}{_place(thread)}"
             for thread in left
             if thread.name != SERVING
             and not thread.name.startswith("waitpid-")
@@ -51,7 +55,7 @@ class Snapshot:
 
     def _is_of_before(self, thread: threading.Thread) -> bool:
         """Whether an agent that there was before has begun to send in a thread of its own."""
-        reader = thread.name.replace("fabremote-outbox-", "fabremote-reader-", 1)
+        reader = _OF_READER.sub(r"fabremote-reader-\1", thread.name)
         same = [one for one in self._threads if one.name == reader and one.is_alive()]
         return reader != thread.name and bool(same)
 
@@ -61,6 +65,12 @@ class Snapshot:
             return []
         new = now.items() - self._descriptors.items()
         return [f"file descriptor {number}: {target}" for number, target in sorted(new)]
+
+
+def _place(thread: threading.Thread) -> str:
+    """Where a thread stands."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(["\n", *traceback.format_stack(frame)[-4:]]) if frame is not None else ""
 
 
 def _settle(check: Callable[[], list[str]], deadline: float) -> list[str]:

@@ -26,6 +26,7 @@ from fabremote import (
     Connection,
     RemoteConnectionLost,
     RemoteConnectionRefused,
+    RemoteException,
     RemoteHostKeyRejected,
     wrap,
 )
@@ -835,3 +836,28 @@ def test_a_gateways_own_host_key_is_never_sent_past(
     text = refusal(made, RemoteHostKeyRejected)
     key = paramiko.Ed25519Key.from_private_key_file(str(openssh.directory / "host_key"))
     assert key.fingerprint in text  # type: ignore[attr-defined]
+
+
+def test_a_handshake_that_is_cut_off_leaves_no_timer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = Connection("127.0.0.1", port=listening.getsockname()[1], user="nobody")
+        failed: list[Exception] = []
+
+        def connect() -> None:
+            try:
+                connection.call(abs, 1)
+            except RemoteException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        with listening.accept()[0] as accepted:
+            accepted.sendall(b"SSH-2.0-Slow\r\n")
+            # Past the greeting, paramiko has begun the handshake.
+            assert b"SSH-2.0-" in accepted.recv(1 << 16)
+            while not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]:
+                time.sleep(0.01)
+            connection.close()
+            thread.join(20)
+    assert failed
+    # The guard against leaks looks for the timer, which would stay for 15 seconds.
