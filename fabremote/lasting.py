@@ -33,6 +33,8 @@ from fabremote.store import Parcel
 
 # Calls that may wait on the host for those before them; larger ones wait here.
 AHEAD = 32
+# How long a call that the process's end kept from beginning waits to hear of that, in seconds.
+SOON = 0.3
 
 
 class Lasting:
@@ -45,7 +47,7 @@ class Lasting:
         self._dumping = threading.Lock()
         self._changed = threading.Condition()
         self._open: set[int] = set()
-        self._reason = ""
+        self._reason = self._end = ""
         self._stream: weakref.ref[Call] | None = None
         self._ended = threading.Event()
         if not session.reserve():
@@ -111,7 +113,10 @@ class Lasting:
         """Return the error for a call that can't begin, as the process has ended."""
         if not self.session.alive:
             return self.session.loss(name)
-        reason = self._reason or "ended before"
+        if not self._reason:
+            # What is known of its end comes next.
+            self._ended.wait(SOON)
+        reason = self._reason or self._end or "ended before"
         return RemoteProcessDied(
             f"{name} on {self.session.label} was not run: the process of its with block "
             f"{reason}. Leave the block; entering it again starts another process."
@@ -135,9 +140,8 @@ class Lasting:
 
     def _finished(self, outcome: Outcome) -> None:
         with self._changed:
-            # A call that it ended with tells more, once that is known.
-            if not self._reason and not self._open and outcome.error is not None:
-                self._reason = f"{_how(outcome.error)} between calls"
+            # A call that it ended with tells more.
+            self._end = _how(outcome.error) if outcome.error is not None else ""
         self._ended.set()
 
     def close(self, kill: bool = False) -> None:

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import _pickle
 import collections
-import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from fabremote.exceptions import ResultError, UntrustedResult
 from fabremote.printing import printable
-from fabremote.shipping import scan
+from fabremote.shipping import scan, timed
 from fabremote.shipping.scan import Cost, Malformed
-from fabremote.shipping.timed import Timed
 
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
 _SIZED = frozenset([str, bytes, bytearray, list, tuple, dict, set, frozenset])
@@ -86,10 +84,7 @@ def read(
     refers to. Raises Malformed, whatever is wrong with the bytes.
     """
     try:
-        started = time.thread_time()
-        checked = scan.check(data)
-        timed = Timed(checked, time.thread_time() - started)
-        reader = _Reader(timed, buffers=buffers)
+        reader = _Reader(timed.checked(data), buffers=buffers)
         reader.known, reader.used = known, {}
         return reader.load(), bool(reader.used)
     except Malformed:
