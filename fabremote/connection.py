@@ -20,7 +20,7 @@ from fabremote.bootstrap import GREETING
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
 from fabremote.exceptions import RemoteConnectionLost, RemoteException
 from fabremote.interpreter import Interpreter
-from fabremote.links import ChannelLink, Link, ProcessLink, release
+from fabremote.links import ChannelLink, Link, ProcessLink, discard
 from fabremote.options import Options, PythonOptions
 from fabremote.prepared import Host
 from fabremote.refusals import refused
@@ -106,8 +106,7 @@ def _kill_by(opener: Callable[[], Link], pid: int) -> None:
         # It leads its session's processes, if a login shell didn't come in between.
         link.send(f"{GREETING} kill -9 -{pid} || kill -9 {pid}\n".encode())
         link.status(CHANNEL_TIMEOUT)
-        link.close()
-        release(link)
+        discard(link)
 
 
 class RemoteHost:

@@ -227,4 +227,10 @@ def release(link: Any) -> None:
         link.release()
 
 
-__all__ = ["ChannelLink", "Link", "ProcessLink", "release"]
+def discard(link: Any) -> None:
+    """Close a link that nobody reads from, and let go of it."""
+    link.close()
+    release(link)
+
+
+__all__ = ["ChannelLink", "Link", "ProcessLink", "discard", "release"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fabremote.bootstrap import FLOOR, STRAYED, RemotePython, Start
 from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
 from fabremote.heartbeat import beat
-from fabremote.links import Link, release
+from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.printing import printable
 from fabremote.session import Session
@@ -50,11 +50,9 @@ def start(
                     begun=False,
                 )
         except BaseException:
-            link.close()
-            release(link)
+            discard(link)
             raise
-        link.close()
-        release(link)
+        discard(link)
         name = attempt.started(greeting.received)
         tried += (name,) if name and name not in tried else ()
         # A candidate that is there but can't run, such as a version manager's

@@ -40,7 +40,7 @@ import fabric
 
 from fabremote.bootstrap import GREETING, READ_LINE, candidates
 from fabremote.exceptions import RemoteAuthFailure, RemoteSudoRefused
-from fabremote.links import Link, release
+from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.printing import printable
 
@@ -147,11 +147,9 @@ def enter(open_link: Callable[[], Link], options: Options, asker: Asker) -> Link
                 return link
             status = link.status(1.0)
         except BaseException:
-            link.close()
-            release(link)
+            discard(link)
             raise
-        link.close()
-        release(link)
+        discard(link)
         if refusal is None or status != 127:
             refusal = entry.refusal(status)
         if entry.asked or entry.late or (not terminal and status == 127):
