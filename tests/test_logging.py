@@ -236,14 +236,23 @@ def test_submitted_calls_log_too(openssh: Server, caplog: pytest.LogCaptureFixtu
 
 
 stopped: list[bool] = []
+beside: list[bool] = []
 
 
 def log_until_stopped() -> None:
     def run() -> None:
         while not stopped:
             logging.getLogger("beside").warning("still here")
+            beside.append(True)
 
     threading.Thread(target=run).start()
+
+
+def log_during_this_call() -> None:
+    # The second record from now on begins and ends within this call.
+    seen = len(beside)
+    while len(beside) < seen + 2:
+        time.sleep(0.001)
 
 
 def stop_logging() -> None:
@@ -258,6 +267,7 @@ def test_the_calls_of_a_block_log_each_in_its_turn(
         py.call(log_until_stopped)
         # The thread logs during calls and between them, and takes no answer that is not its own.
         assert [py.call(abs, number) for number in range(-100, 0)] == [*range(100, 0, -1)]
+        py.call(log_during_this_call)
         py.call(stop_logging)
         py.call(log, "last")
     texts = [record.getMessage() for record in caplog.records]
