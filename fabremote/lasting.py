@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fabremote.agent import wire
-from fabremote.bootstrap import EXTRA_MODULES
 from fabremote.calls import Call, Outcome
 from fabremote.exceptions import (
     RemoteCancelled,
@@ -30,6 +29,7 @@ from fabremote.session import Session
 from fabremote.shipping.forwarding import Memory
 from fabremote.shipping.payload import Payload, dump
 from fabremote.store import Parcel
+from fabremote.upload import EXTRA_MODULES
 
 # Calls that may wait on the host for those before them; larger ones wait here.
 AHEAD = 32
