@@ -69,10 +69,11 @@ exec(c,{{"MARKER":m.decode(),"PATH":k,"SOURCES":s}})
 """
 
 
-# Each field as long as it may be: a host that lies chooses what it says.
-_HELLO = (
-    rb"\n%s hello (\d{1,2})\.(\d{1,3})\.(\d{1,3}) "
-    rb"([A-Za-z0-9_-]{1,40}) ([0-9]) (\d{1,9}) ([^\n]{0,4096})\n"
+# Each field as long as it may be: a host that lies chooses what it says. Not made for each
+# marker: compiling it would take as long as all else of a start here.
+_HELLO = re.compile(
+    rb"\n([0-9a-f]{%d}) hello (\d{1,2})\.(\d{1,3})\.(\d{1,3}) "
+    rb"([A-Za-z0-9_-]{1,40}) ([0-9]) (\d{1,9}) ([^\n]{0,4096})\n" % MARKER_SIZE
 )
 
 
@@ -185,14 +186,15 @@ class Start:
 
     def hello(self, received: bytes) -> tuple[RemotePython, bytes] | None:
         """Return the interpreter and the bytes after its hello, once that is in ``received``."""
-        match = re.search(_HELLO % self.marker.encode(), received)
+        marker = self.marker.encode()
+        found = (one for one in _HELLO.finditer(received) if one[1] == marker)
+        match = next(found, None)
         if match is None:
             return None
-        version = (int(match[1]), int(match[2]), int(match[3]))
-        words = [printable(group.decode("utf-8", "replace")) for group in match.groups()[3:]]
-        python = RemotePython(
-            version, words[0], int(words[1]), int(words[2]), words[3], self.coded
-        )
+        version = (int(match[2]), int(match[3]), int(match[4]))
+        words = [printable(group.decode("utf-8", "replace")) for group in match.groups()[4:]]
+        numbers = int(words[1]), int(words[2])
+        python = RemotePython(version, words[0], *numbers, words[3], self.coded)
         return python, received[match.end() :]
 
     def started(self, received: bytes) -> str | None:

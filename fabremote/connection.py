@@ -327,7 +327,8 @@ class Connection(RemoteCalls, fabric.Connection):
         given = self.connect_kwargs
         sock = self.make_socket()
         # Fabric has no way to pass a socket but these, which stay the caller's.
-        self._set(connect_kwargs={**given, "sock": sock})
+        made = {"transport_factory": sockets.transport_factory, **given, "sock": sock}
+        self._set(connect_kwargs=made)
         try:
             return super().open()
         except BaseException:

@@ -1,4 +1,4 @@
-"""Signs of life to agents and from them, by one clock for all sessions of this process."""
+"""Signs of life to agents and from them, by one clock for all that this process waits for."""
 
 from __future__ import annotations
 
@@ -114,4 +114,4 @@ def beat(seconds: float) -> bytes:
     return frame
 
 
-__all__ = ["Pulse", "beat"]
+__all__ = ["CLOCK", "Pulse", "beat"]

@@ -28,7 +28,7 @@ from typing import Any
 
 import paramiko
 
-from fabremote import known_hosts
+from fabremote import known_hosts, sockets
 from fabremote.hostkey_certificate import SUFFIX, authorities, certificate_of, explain
 from fabremote.hostkey_offer import Offer, ask
 from fabremote.known_hosts import REVOKED, Line
@@ -104,6 +104,7 @@ class Verifier:
     def transport_factory(self, sock: Any, **options: Any) -> paramiko.Transport:
         """Return a transport that asks for keys of the types known for the host first."""
         transport = _VerifiedTransport(sock, **options)
+        sockets.prefer_fast(transport)
         transport.get_security_options().key_types = self._ordered()
         return transport
 

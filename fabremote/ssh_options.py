@@ -289,7 +289,8 @@ def make_transport_factory(
     settings: SSHSettings, verifier: Verifier | None = None
 ) -> Callable[..., Transport]:
     """Return what makes transports with these settings, over the verifier's own if given."""
-    make: Callable[..., Transport] = verifier.transport_factory if verifier else Transport
+    plain = sockets.transport_factory
+    make: Callable[..., Transport] = verifier.transport_factory if verifier else plain
 
     def factory(sock: Any, **options: Any) -> Transport:
         transport = make(sock, **options)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from fabremote.bootstrap import STRAYED, RemotePython, Start, runs_code
 from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
-from fabremote.heartbeat import beat
+from fabremote.heartbeat import CLOCK, beat
 from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.printing import printable
@@ -82,20 +82,26 @@ class Greeting:
     def __init__(self, link: Link, attempt: Start, options: Options) -> None:
         self._link, self._attempt, self._options = link, attempt, options
         self.late = False
+        # Whether what comes no longer counts, and what closes the link then.
+        self._over = False
+        self._closing: threading.Thread | None = None
+        self._lock = threading.Lock()
         self.received = b""
         self.python: RemotePython | None = None
 
     def wait(self, label: str) -> Session | None:
         """Send the runner; return the session if the hello of a new enough Python comes."""
-        timer = threading.Timer(self._options.start_timeout, self._give_up)
-        timer.daemon = True
-        timer.start()
+        # Of the one clock that all have: a thread for each start would cost more than it does.
+        CLOCK.add(self, self._options.start_timeout)
         try:
             self._send(self._attempt.message())
             rest = self._read()
         finally:
-            timer.cancel()
-            timer.join()
+            CLOCK.remove(self)
+            with self._lock:
+                self._over = True
+            if self._closing is not None:
+                self._closing.join()
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
         self._link.settle()
@@ -105,9 +111,16 @@ class Greeting:
         """Return what else was printed, for a message."""
         return printable(self._attempt.noise(self.received + b"\n" + self._link.errors()))
 
-    def _give_up(self) -> None:
-        self.late = True
-        self._link.close()
+    def tick(self) -> None:
+        """The time is up, unless there was a hello just now."""
+        CLOCK.remove(self)
+        with self._lock:
+            if self._over or self.late:
+                return
+            self.late = True
+            name = "fabremote-link"
+            self._closing = threading.Thread(target=self._link.close, name=name, daemon=True)
+            self._closing.start()
 
     def _send(self, data: bytes) -> None:
         # If the far side is gone, that shows in what is received.
