@@ -53,19 +53,19 @@ from fabremote.exceptions import (
     ShippingError,
     UntrustedResult,
 )
-from fabremote.executor import RemoteExecutor
 from fabremote.futures import RemoteFuture
 from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
-from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
 from fabremote.interpreter import Interpreter
 from fabremote.prepared import Result
 from fabremote.shipping.iterators import ahead
-from fabremote.tasks import task
-from fabremote.wrapping import install, wrap
 
 if TYPE_CHECKING:
     from fabremote.decorator import Remotely, remotely
+    from fabremote.executor import RemoteExecutor
+    from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
     from fabremote.shipping.explain import explain
+    from fabremote.tasks import task
+    from fabremote.wrapping import install, wrap
 
 __all__ = [
     "Connection",
@@ -104,12 +104,19 @@ __all__ = [
     "wrap",
 ]
 
-# Imported at their first use: the decorators bring in all of ssh_options, 7 ms that few
-# scripts need.
+# Imported at their first use, as not every script needs them: the decorators bring in all of
+# ssh_options, the groups the executors.
 _LATE = {
+    "GroupResult": "fabremote.group",
+    "RemoteExecutor": "fabremote.executor",
     "Remotely": "fabremote.decorator",
+    "SerialGroup": "fabremote.group",
+    "ThreadingGroup": "fabremote.group",
     "explain": "fabremote.shipping.explain",
+    "install": "fabremote.wrapping",
     "remotely": "fabremote.decorator",
+    "task": "fabremote.tasks",
+    "wrap": "fabremote.wrapping",
 }
 
 

@@ -7,12 +7,13 @@ it is open already, before the first call.
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import fabric
 
-from fabremote.hostkeys import Verifier, is_verified
-from fabremote.ssh_options import host_keys_of
+if TYPE_CHECKING:
+    from fabremote.hostkeys import Verifier
 
 # Set on a connection that verifies its host's key by itself as it opens.
 VERIFIES = "_fabremote_verifies"
@@ -38,7 +39,7 @@ def check(connection: fabric.Connection) -> None:
     """
     for one in way(connection):
         transport = one.transport
-        if transport is not None and not is_verified(transport):
+        if transport is not None and not _hostkeys().is_verified(transport):
             _verifier(one).check_open(transport)
 
 
@@ -51,7 +52,14 @@ def way(connection: fabric.Connection) -> list[fabric.Connection]:
 
 
 def _verifier(connection: fabric.Connection) -> Verifier:
-    return Verifier(connection.host, int(connection.port), host_keys_of(connection))
+    settings = importlib.import_module("fabremote.ssh_options").host_keys_of(connection)
+    made: Verifier = _hostkeys().Verifier(connection.host, int(connection.port), settings)
+    return made
+
+
+def _hostkeys() -> Any:
+    # Imported where it is needed: Fabric's connections verify nothing unless told to.
+    return importlib.import_module("fabremote.hostkeys")
 
 
 __all__ = ["VERIFIES", "check", "prepare", "way"]

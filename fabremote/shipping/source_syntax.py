@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
-from fabremote.shipping import source_edits
 from fabremote.shipping.source import Source
 from fabremote.shipping.source_files import quiet
 
@@ -43,6 +42,8 @@ def adapted(found: Source, remote: RemotePython) -> tuple[str, str | None]:
     for what, needed, line in needs(found.node):
         if version < needed:
             raise _newer(found, remote, what, needed, line)
+    from fabremote.shipping import source_edits  # which few calls need
+
     try:
         body = source_edits.rewritten(found, version)
     except source_edits.Unwritable as error:
@@ -77,6 +78,8 @@ def reads(text: str, version: Version) -> bool:
         return False
     if any(version < needed for child in tree.body for _, needed, _ in _needs(child, tree)):
         return False
+    from fabremote.shipping import source_edits
+
     lines = [f"{line}\n" for line in text.split("\n")]
     return not source_edits.is_newer(tree, lines, version)
 
