@@ -54,16 +54,16 @@ from fabremote.exceptions import (
     UntrustedResult,
 )
 from fabremote.futures import RemoteFuture
-from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
 from fabremote.interpreter import Interpreter
-from fabremote.prepared import Result
-from fabremote.shipping.iterators import ahead
 
 if TYPE_CHECKING:
     from fabremote.decorator import Remotely, remotely
     from fabremote.executor import RemoteExecutor
+    from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
     from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
+    from fabremote.prepared import Result
     from fabremote.shipping.explain import explain
+    from fabremote.shipping.iterators import ahead
     from fabremote.tasks import task
     from fabremote.wrapping import install, wrap
 
@@ -104,9 +104,13 @@ __all__ = [
     "wrap",
 ]
 
-# Imported at their first use, as not every script needs them: the decorators bring in all of
-# ssh_options, the groups the executors.
+# Imported at their first use. Not every script needs the decorators, which bring in all of
+# ssh_options, or the groups, and a fabfile is often imported to run tasks that call nothing.
 _LATE = {
+    "RemoteAsyncGenerator": "fabremote.generators",
+    "RemoteGenerator": "fabremote.generators",
+    "Result": "fabremote.prepared",
+    "ahead": "fabremote.shipping.iterators",
     "GroupResult": "fabremote.group",
     "RemoteExecutor": "fabremote.executor",
     "Remotely": "fabremote.decorator",

@@ -69,9 +69,9 @@ exec(c,{{"MARKER":m.decode(),"PATH":k,"SOURCES":s}})
 """
 
 
-# Each field as long as it may be: a host that lies chooses what it says. Not made for each
-# marker: compiling it would take as long as all else of a start here.
-_HELLO = re.compile(
+# Each field as long as it may be: a host that lies chooses what it says. One for all markers:
+# compiling one for each would take as long as all else of a start here.
+_HELLO = (
     rb"\n([0-9a-f]{%d}) hello (\d{1,2})\.(\d{1,3})\.(\d{1,3}) "
     rb"([A-Za-z0-9_-]{1,40}) ([0-9]) (\d{1,9}) ([^\n]{0,4096})\n" % MARKER_SIZE
 )
@@ -187,7 +187,7 @@ class Start:
     def hello(self, received: bytes) -> tuple[RemotePython, bytes] | None:
         """Return the interpreter and the bytes after its hello, once that is in ``received``."""
         marker = self.marker.encode()
-        found = (one for one in _HELLO.finditer(received) if one[1] == marker)
+        found = (one for one in re.finditer(_HELLO, received) if one[1] == marker)
         match = next(found, None)
         if match is None:
             return None

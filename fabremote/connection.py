@@ -22,9 +22,7 @@ from fabremote.exceptions import RemoteConnectionLost, RemoteException
 from fabremote.interpreter import Interpreter
 from fabremote.links import ChannelLink, Link, ProcessLink, discard
 from fabremote.options import Options, PythonOptions
-from fabremote.prepared import Host
 from fabremote.refusals import refused
-from fabremote.session import Session
 from fabremote.sessions import bound, is_refusal, sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
@@ -32,6 +30,9 @@ from fabremote.sudo import Asker, enter
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from fabremote.prepared import Host
+    from fabremote.session import Session
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.futures import IN_FLIGHT, RemoteFuture, begun, in_order
-from fabremote.lasting import Lasting
 from fabremote.options import Bound, Options
-from fabremote.prepared import Host, Prepared, Result
-from fabremote.shipping.payload import check_callable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from fabremote.lasting import Lasting
+    from fabremote.prepared import Host, Prepared, Result
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +55,8 @@ class Interpreter:
             raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
         options = self._bound.options()
         if not options.dry:
+            from fabremote.lasting import Lasting
+
             self._lasting = Lasting(self._host.session(options), options)
         return self
 
@@ -142,6 +144,8 @@ class Interpreter:
         block one after the other). Raises at an item what its call raises; then,
         and when the iterator is closed, the calls that are left are ended.
         """
+        from fabremote.shipping.payload import check_callable
+
         check_callable(fn)
         if type(in_flight) is not int or in_flight < 1:
             raise ValueError(f"in_flight={in_flight!r} must be a number of calls, 1 or more.")
@@ -160,6 +164,10 @@ class Interpreter:
     def _prepare(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
     ) -> Prepared:
+        # Not imported before the first call: it takes a good deal of what Fabric itself does.
+        from fabremote.prepared import Prepared
+        from fabremote.shipping.payload import check_callable
+
         check_callable(fn)
         options = self._bound.options()
         return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)

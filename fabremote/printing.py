@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_PASSWORD = re.compile(r"(?<=//)[^/\s:]*:[^/\s]*@|(?<=http://|ttps://)[^/\s]*@")
+# Compiled at its first use.
+_PASSWORD = r"(?<=//)[^/\s:]*:[^/\s]*@|(?<=http://|ttps://)[^/\s]*@"
 
 
 def printable(text: str) -> str:
@@ -19,7 +20,7 @@ def printable(text: str) -> str:
 
 def masked(text: str) -> str:
     """Return a text with the passwords in its URLs masked; a lone name counts for HTTP only."""
-    return _PASSWORD.sub("****@", text)
+    return re.sub(_PASSWORD, "****@", text)
 
 
 def _escaped(char: str) -> str:

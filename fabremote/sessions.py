@@ -6,12 +6,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paramiko import Channel, ChannelException, SSHException
 
 from fabremote.options import Bound, Options
-from fabremote.session import Session
+
+if TYPE_CHECKING:
+    from fabremote.session import Session
 
 # Between attempts to begin a session that sshd refuses, at first and at most, in seconds.
 PAUSE, LONGEST_PAUSE = 0.02, 0.5

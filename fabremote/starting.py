@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fabremote.bootstrap import STRAYED, RemotePython, Start, runs_code
 from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
@@ -12,8 +13,10 @@ from fabremote.heartbeat import CLOCK, beat
 from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.printing import printable
-from fabremote.session import Session
 from fabremote.upload import FLOOR
+
+if TYPE_CHECKING:
+    from fabremote.session import Session
 
 # What a login shell may print before the agent's hello, in bytes.
 MAX_NOISE = 64 << 20
@@ -105,6 +108,8 @@ class Greeting:
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
         self._link.settle()
+        from fabremote.session import Session  # not before the first call
+
         return Session(self._link, label, self.python, rest, self._options.heartbeat)
 
     def noise(self) -> str:
