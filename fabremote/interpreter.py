@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -55,9 +56,8 @@ class Interpreter:
             raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
         options = self._bound.options()
         if not options.dry:
-            from fabremote.lasting import Lasting
-
-            self._lasting = Lasting(self._host.session(options), options)
+            lasting = importlib.import_module("fabremote.lasting")
+            self._lasting = lasting.Lasting(self._host.session(options), options)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
@@ -144,9 +144,7 @@ class Interpreter:
         block one after the other). Raises at an item what its call raises; then,
         and when the iterator is closed, the calls that are left are ended.
         """
-        from fabremote.shipping.payload import check_callable
-
-        check_callable(fn)
+        importlib.import_module("fabremote.prepared").check_callable(fn)
         if type(in_flight) is not int or in_flight < 1:
             raise ValueError(f"in_flight={in_flight!r} must be a number of calls, 1 or more.")
         items = zip(*iterables, strict=False)
@@ -165,12 +163,13 @@ class Interpreter:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
     ) -> Prepared:
         # Not imported before the first call: it takes a good deal of what Fabric itself does.
-        from fabremote.prepared import Prepared
-        from fabremote.shipping.payload import check_callable
-
-        check_callable(fn)
+        prepared = importlib.import_module("fabremote.prepared")
+        prepared.check_callable(fn)
         options = self._bound.options()
-        return Prepared(self._host, options, fn, args, kwargs, keep, self._lasting)
+        made: Prepared = prepared.Prepared(
+            self._host, options, fn, args, kwargs, keep, self._lasting
+        )
+        return made
 
 
 __all__ = ["Interpreter"]

@@ -26,7 +26,7 @@ from fabremote.session import Session
 from fabremote.shipping import records
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.feeds import Feeds, makes_stream
-from fabremote.shipping.payload import Payload, dump, name_of
+from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 from fabremote.stream_sources import AsyncSource, ServedSource, Source
 
 T = TypeVar("T")
@@ -315,4 +315,4 @@ class Prepared:
             settle()
 
 
-__all__ = ["Host", "Prepared", "Result"]
+__all__ = ["Host", "Prepared", "Result", "check_callable"]

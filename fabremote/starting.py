@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -108,9 +109,12 @@ class Greeting:
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
         self._link.settle()
-        from fabremote.session import Session  # not before the first call
-
-        return Session(self._link, label, self.python, rest, self._options.heartbeat)
+        # Not imported before the first call.
+        session = importlib.import_module("fabremote.session")
+        made: Session = session.Session(
+            self._link, label, self.python, rest, self._options.heartbeat
+        )
+        return made
 
     def noise(self) -> str:
         """Return what else was printed, for a message."""

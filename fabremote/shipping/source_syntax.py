@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import sys
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
@@ -42,8 +43,7 @@ def adapted(found: Source, remote: RemotePython) -> tuple[str, str | None]:
     for what, needed, line in needs(found.node):
         if version < needed:
             raise _newer(found, remote, what, needed, line)
-    from fabremote.shipping import source_edits  # which few calls need
-
+    source_edits = _source_edits()
     try:
         body = source_edits.rewritten(found, version)
     except source_edits.Unwritable as error:
@@ -52,6 +52,11 @@ def adapted(found: Source, remote: RemotePython) -> tuple[str, str | None]:
     if body == found.body or found.shown is not None:
         return body, found.shown
     return body, found.before + found.body
+
+
+def _source_edits() -> Any:
+    # Imported where it is needed: few calls do.
+    return importlib.import_module("fabremote.shipping.source_edits")
 
 
 def _newer(
@@ -78,10 +83,8 @@ def reads(text: str, version: Version) -> bool:
         return False
     if any(version < needed for child in tree.body for _, needed, _ in _needs(child, tree)):
         return False
-    from fabremote.shipping import source_edits
-
     lines = [f"{line}\n" for line in text.split("\n")]
-    return not source_edits.is_newer(tree, lines, version)
+    return not _source_edits().is_newer(tree, lines, version)
 
 
 def needs(node: ast.AST) -> Iterator[Need]:
