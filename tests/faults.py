@@ -122,7 +122,7 @@ def dial(server: Server, port: int | None = None, **remotely: Any) -> Connection
     )
 
 
-def settled(check: Callable[[], Any], seconds: float = 10.0) -> bool:
+def settled(check: Callable[[], Any], seconds: float = 30.0) -> bool:
     """Whether ``check`` comes to be true within so many seconds."""
     deadline = time.monotonic() + seconds
     while not check():
