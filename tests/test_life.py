@@ -35,7 +35,6 @@ from fabremote import (
     wrap,
 )
 from fabremote.demo import processes
-from fabremote.demo.base import free_port
 from fabremote.demo.server import Server
 from tests.conftest import connect
 from tests.faults import settled
@@ -732,9 +731,9 @@ def test_eight_calls_run_at_once(place: Any, tmp_path: Path) -> None:
 # Connections
 
 
-def test_a_closed_port_is_refused(openssh: Server) -> None:
+def test_a_closed_port_is_refused(openssh: Server, closed_port: int) -> None:
     host = openssh.hosts[0]
-    connection = Connection(host, openssh.user, free_port([host]))
+    connection = Connection(host, openssh.user, closed_port)
     for begin in (connection.call, connection.python().run, connection.python().submit):
         with pytest.raises(RemoteConnectionRefused, match=f"{openssh.user}@{host}"):
             begin(max, 1, 2)
@@ -766,21 +765,19 @@ def test_a_server_that_says_nothing_is_refused() -> None:
             connection.call(max, 1, 2)
 
 
-def test_a_gateway_that_refuses_is_told(openssh: Server) -> None:
+def test_a_gateway_that_refuses_is_told(openssh: Server, closed_port: int) -> None:
     host, keys = openssh.hosts[0], openssh.connect_kwargs
-    closed = free_port([host])
-    nobody = Connection(host, openssh.user, closed, connect_kwargs=keys)
+    nobody = Connection(host, openssh.user, closed_port, connect_kwargs=keys)
     behind = Connection(host, openssh.user, openssh.port, gateway=nobody, connect_kwargs=keys)
     with behind, pytest.raises(RemoteConnectionRefused):
         behind.call(max, 1, 2)
 
 
-def test_a_host_that_refuses_its_gateway_is_told(openssh: Server) -> None:
+def test_a_host_that_refuses_its_gateway_is_told(openssh: Server, closed_port: int) -> None:
     host, keys = openssh.hosts[0], openssh.connect_kwargs
-    closed = free_port([host])
     gateway = connect(openssh)
-    behind = Connection(host, openssh.user, closed, gateway=gateway, connect_kwargs=keys)
-    with gateway, behind, pytest.raises(RemoteConnectionRefused, match=str(closed)):
+    behind = Connection(host, openssh.user, closed_port, gateway=gateway, connect_kwargs=keys)
+    with gateway, behind, pytest.raises(RemoteConnectionRefused, match=str(closed_port)):
         behind.call(max, 1, 2)
 
 
