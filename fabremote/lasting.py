@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fabremote.agent import wire
-from fabremote.bootstrap import EXTRA_MODULES
 from fabremote.calls import Call, Outcome
 from fabremote.exceptions import (
     RemoteCancelled,
@@ -32,6 +31,7 @@ from fabremote.shipping.payload import Payload, dump
 from fabremote.stdin import ELSEWHERE
 from fabremote.store import Parcel
 from fabremote.terminals import is_terminal
+from fabremote.upload import EXTRA_MODULES
 
 # Calls that may wait on the host for those before them; larger ones wait here.
 AHEAD = 32

@@ -39,8 +39,8 @@ from fabremote import (
     wrap,
 )
 from fabremote.agent import wire
-from fabremote.bootstrap import AGENT_MODULES, EXTRA_MODULES, FLOOR, condensed, extra, runner
 from fabremote.demo.server import Server
+from fabremote.upload import AGENT_MODULES, EXTRA_MODULES, FLOOR, condensed, extra, runner
 from tests import interpreters
 from tests.conftest import connect
 
