@@ -15,7 +15,7 @@ from pathlib import Path
 from fabremote.demo.processes import Process
 from fabremote.demo.server import Server
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 _OF_READER = re.compile(r"fabremote-(?:outbox|service)-(.*?)(?:_\d+|-clock)?$")
 SERVING = "fabremote-embedded-server"  # a server that a test asked for late serves the session
 
