@@ -92,7 +92,6 @@ class Greeting:
             timer.join()
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
-        self._link.settle()
         return Session(self._link, label, self.python, rest, heartbeat)
 
     def noise(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from invoke.context import Context
 from fabremote.agent import wire
 from fabremote.bootstrap import this_python
 from fabremote.interpreter import Interpreter
+from fabremote.links import read_on
 from fabremote.options import Bound, Options
 from fabremote.session import Session
 
@@ -64,8 +65,8 @@ class LyingLink:
     def status(self, timeout: float) -> int | None:
         return None
 
-    def settle(self) -> None:
-        pass
+    def attend(self, take: Callable[[bytes], None], end: Callable[[], None], label: str) -> None:
+        read_on(self, take, end, label)
 
     def close(self) -> None:
         self.closed.set()
