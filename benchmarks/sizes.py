@@ -10,21 +10,23 @@ import tempfile
 
 from benchmarks.host import Host
 from benchmarks.measure import Row, medians, milliseconds, take_turns
-from fabremote.bootstrap import runner
+from fabremote.upload import runner
 
 ROUNDS = 15
 BUDGET = 24 << 10
+CODE_BUDGET = 56 << 10
 
 
 def measure(_: Host) -> list[Row]:
-    """Return the rows of the upload's size and the import's time."""
-    return [upload(), importing()]
+    """Return the rows of the upload's sizes and the import's time."""
+    return [upload("source", BUDGET), upload("code", CODE_BUDGET), importing()]
 
 
-def upload() -> Row:
+def upload(kind: str, budget: int) -> Row:
     """Return the row of what a host is sent before its first call."""
-    size = len(runner())
-    return Row("upload to a host", f"{size} B", "budget", f"{BUDGET} B", size / BUDGET, at_most=1)
+    size = len(runner(coded=kind == "code"))
+    what = f"upload to a host, as {kind}"
+    return Row(what, f"{size} B", "budget", f"{budget} B", size / budget, at_most=1)
 
 
 def importing() -> Row:

@@ -2,30 +2,28 @@
 
 The command is ``exec sh -c '...'``, whose quoting every login shell reads the
 same way. It reads one line from stdin, a script that picks the interpreter and
-starts it with a short stub; the stub reads the marker and the runner (the
-sources of ``fabremote.agent``, compressed) from stdin too. Nothing is written
+starts it with a short stub; the stub reads the marker and the runner
+(``fabremote.agent``, see `upload`) from stdin too. Nothing is written
 to a file, and nothing but the stub shows in a process list.
 
 The marker, random for each start, tells the agent's words from whatever a
 login shell or a wrapper printed: ``<marker> try <interpreter>`` before an
-interpreter is started, ``<marker> hello <fields>`` by the stub's Python. Frames
-follow the hello.
+interpreter is started; ``<marker> source`` by a Python that can't run the
+runner's code, to have its source; ``<marker> hello <fields>`` by the runner.
+Frames follow the hello.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
-import importlib.resources
 import re
 import secrets
 import shlex
 import sys
-import threading
-import zlib
 from dataclasses import dataclass
 
 from fabremote.printing import printable
+from fabremote.upload import CODE_TAG, runner
 
 # Run is nothing but that line: a login shell's own start may have read some of what is sent.
 GREETING = ": fabremote;"
@@ -35,112 +33,42 @@ READ_LINE = (
 )
 COMMAND = f"exec sh -c '{READ_LINE}'"
 MARKER_SIZE = 32
-FLOOR = (3, 6)
-
-# In the order in which they import each other.
-AGENT_MODULES = (
-    "wire",
-    "paths",
-    "kinds_arrays",
-    "kinds",
-    "loader",
-    "sources",
-    "bundle",
-    "answers",
-    "processes",
-    "raising",
-    "worker",
-    "forker",
-    "turns",
-    "workers",
-    "supervisor",
-)
-
-# Sent only before the first call that needs them, in the order in which they import each other.
-EXTRA_MODULES = (
-    "classes",
-    "importing",
-    "streaming",
-    "lasting",
-    "standins",
-    "class_sources",
-    "third_party",
-    "records",
-    "terminal",
-)
+DIGITS = 8
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 # Until the agent has imported what it uses, PYTHONPATH can't put others in its place.
+# The agent's code, of which the host is told for which Python it is, may be of no use to it: it
+# asks for the source then, which comes with its length ahead, and drops what came behind the code.
 _STUB = r"""import os,sys
 k=[p for p in sys.path if p]
 x=[p.rstrip("/") for p in os.environ.get("PYTHONPATH","").split(os.pathsep)]
 sys.path[:]=[p for p in k if p.rstrip("/") not in x]
-import zlib
-d=b""
-while len(d)<%d:
- c=os.read(0,%d-len(d))
- if not c: os._exit(3)
- d+=c
-exec(compile(zlib.decompress(d[32:]),"<fabremote.bootstrap>","exec"),{"MARKER":d[:32].decode(),"PATH":k})
-"""
-
-_RUNNER = r"""
-import os, sys
-
-def hello():
-    version = sys.version_info
-    implementation = getattr(getattr(sys, "implementation", None), "name", "cpython")
-    fields = (MARKER,) + tuple(version[:3]) + (
-        implementation, sys.flags.optimize, os.getpid(), sys.executable or "python")
-    line = "\n%%s hello %%d.%%d.%%d %%s %%d %%d %%s\n" %% fields
-    os.write(1, line.encode("utf-8", "replace"))
-    if version < %r:
-        os._exit(4)
-
-def start(sources):
-    import gc
-    gc.disable()
-    Module = type(sys)
-    package = Module("_fabremote_agent")
-    package.__path__ = []
-    sys.modules[package.__name__] = package
-    def add(name, source):
-        module = Module(package.__name__ + "." + name)
-        module.__package__ = package.__name__
-        sys.modules[module.__name__] = module
-        setattr(package, name, module)
-        exec(compile(source, "<fabremote.agent.%%s>" %% name, "exec"), module.__dict__)
-    package.add = add
-    for name, source in sources:
-        add(name, source)
-    null = 0
-    while null < 3:
-        # The first three may be closed, and must not be ours then.
-        null = os.open(os.devnull, os.O_RDWR)
-    stdin, stdout = os.dup(0), os.dup(1)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
-    sys.path[:] = PATH
-    try:
-        package.supervisor.main(stdin, stdout)
-    except BaseException:
-        os.dup2(stdout, 1)
-        raise
-
-hello()
-try:
-    start(%r)
-except BaseException as error:
-    # Two frames: CRASH, of call 0; the second without a text.
-    text = ("%%s: %%s" %% (type(error).__name__, error)).encode("utf-8", "replace")[:200]
-    crash = b"\x15" + bytes(7)
-    os.write(1, crash + bytes([len(text)]) + text + crash + bytes(1))
-    os._exit(1)
+import zlib,marshal
+def r(n):
+ d=b""
+ while len(d)<n:
+  c=os.read(0,n-len(d))
+  if not c: os._exit(3)
+  d+=c
+ return d
+m=r({marker})
+d=r({size})
+t={tag!r}
+if t:
+ try:
+  import _frozen_importlib_external as f
+  t=t==(sys.implementation.cache_tag,f.MAGIC_NUMBER)
+ except ImportError: t=0
+ if not t:
+  r({behind})
+  os.write(1,b"\n"+m+b" source\n")
+  d=r(int(r({digits})))
+d=zlib.decompress(d)
+c,s=marshal.loads(d) if t else (compile(d,"<fabremote.bootstrap>","exec"),())
+exec(c,{{"MARKER":m.decode(),"PATH":k,"SOURCES":s}})
 """
 
 
-_making = threading.Lock()
 # Each field as long as it may be: a host that lies chooses what it says.
 _HELLO = (
     rb"\n%s hello (\d{1,2})\.(\d{1,3})\.(\d{1,3}) "
@@ -157,6 +85,7 @@ class RemotePython:
     optimize: int
     pid: int
     executable: str
+    coded: bool = False  # whether it was sent code, which it runs
 
     @property
     def reads(self) -> tuple[str, tuple[int, int], int]:
@@ -176,84 +105,61 @@ def this_python() -> RemotePython:
     return RemotePython((major, minor, micro), name, level, 0, sys.executable)
 
 
-def runner() -> bytes:
-    """Return the compressed runner, the same for every host and interpreter."""
-    # A group's threads all want it at once, and a cache lets each of them make it.
-    with _making:
-        return _runner()
-
-
-@functools.cache
-def _runner() -> bytes:
-    sources = [(name, agent_source(name)) for name in AGENT_MODULES]
-    return zlib.compress((_RUNNER % (FLOOR, sources)).encode("utf-8"), 9)
-
-
-@functools.cache
-def extra(name: str) -> bytes:
-    """Return the data of the frame that gives an agent one of `EXTRA_MODULES`."""
-    return name.encode() + b"\0" + zlib.compress(agent_source(name).encode("utf-8"), 9)
-
-
-@functools.cache
-def agent_source(name: str) -> str:
-    """Return the source of a module of the agent's, as it is sent."""
-    file = importlib.resources.files("fabremote.agent").joinpath(f"{name}.py")
-    return condensed(file.read_text("utf-8"))
-
-
-def condensed(source: str) -> str:
-    """Return Python source without docstrings, comments and deep indents.
-
-    Each line keeps its number.
-    """
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        first = node.body[0] if isinstance(node, _DOCUMENTED) and node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            end = first.end_lineno or first.lineno
-            lines[first.lineno - 1] = " " * first.col_offset + '""'
-            lines[first.lineno : end] = [""] * (end - first.lineno)
-    kept = ["" if line.lstrip().startswith("#") else line for line in lines]
-    return "\n".join(map(_shallow, kept)) + "\n"
-
-
-def _shallow(line: str) -> str:
-    """Return a line indented by a blank for each four; the agent has no text of several lines."""
-    rest = line.lstrip(" ")
-    return " " * ((len(line) - len(rest)) // 4) + rest
-
-
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
-
-
 def candidates() -> tuple[str, ...]:
     """Return the interpreters looked for where none is asked for, in order."""
     return (f"python{sys.version_info[0]}.{sys.version_info[1]}", "python3")
 
 
+def runs_code(python: str | None) -> bool:
+    """Return whether the interpreter asked for, by its name, may run this Python's code."""
+    named = re.search(r"python\d+\.\d+(?=[^/]*$)", python or "")
+    return CODE_TAG is not None and (named is None or named[0] == candidates()[0])
+
+
 class Start:
-    """One attempt to start an agent: what is sent first, and how the hello is found."""
+    """One attempt to start an agent: what is sent first, and how the hello is found.
+
+    ``coded``: whether to send code, or source at once. ``behind``: the agent's first frames.
+    """
 
     def __init__(
-        self, python: str | None, py_options: str, prefixes: list[str], tried: tuple[str, ...] = ()
+        self,
+        python: str | None,
+        py_options: str,
+        prefixes: list[str],
+        tried: tuple[str, ...] = (),
+        coded: bool = True,
+        behind: bytes = b"",
     ) -> None:
         self.marker = secrets.token_hex(MARKER_SIZE // 2)
         self.asked = python
         self.choices = (python,) if python else tuple(c for c in candidates() if c not in tried)
         self.py_options = py_options
         self.prefixes = prefixes
+        self.coded = coded
+        self.behind = behind
 
     def message(self) -> bytes:
         """Return the bytes to send on the agent's stdin."""
-        body = self.marker.encode() + runner()
+        body = self.marker.encode() + runner(self.coded) + self.behind
         return self.script().encode("utf-8", "surrogateescape") + b"\n" + body
+
+    def source(self) -> bytes:
+        """Return the bytes to send if the source is asked for; from then on it is sent."""
+        self.coded = False
+        found = runner()
+        return b"%0*d" % (DIGITS, len(found)) + found + self.behind
 
     def script(self) -> str:
         """Return the one line of shell that starts the interpreter."""
-        size = MARKER_SIZE + len(runner())
-        stub = f"exec({_STUB % (size, size)!r})"
-        tail = shlex.join([*shlex.split(self.py_options), "-c", stub])
+        stub = _STUB.format(
+            marker=MARKER_SIZE,
+            size=len(runner(self.coded)),
+            tag=CODE_TAG if self.coded else None,
+            behind=len(self.behind),
+            digits=DIGITS,
+        )
+        tail = shlex.join([*shlex.split(self.py_options), "-c", f"exec({stub!r})"])
         tell = f"echo; echo {self.marker} pid $$; echo {self.marker} try"
         if self.asked is not None:
             words = shlex.join(shlex.split(self.asked))
@@ -273,6 +179,10 @@ class Start:
         found = re.findall(rb"%s pid (\d{1,9})\n" % self.marker.encode(), received)
         return int(found[-1]) if found else None
 
+    def wants_source(self, received: bytes) -> bool:
+        """Return whether the interpreter asks for source in place of code, in ``received``."""
+        return self.coded and b"\n%s source\n" % self.marker.encode() in received
+
     def hello(self, received: bytes) -> tuple[RemotePython, bytes] | None:
         """Return the interpreter and the bytes after its hello, once that is in ``received``."""
         match = re.search(_HELLO % self.marker.encode(), received)
@@ -280,7 +190,9 @@ class Start:
             return None
         version = (int(match[1]), int(match[2]), int(match[3]))
         words = [printable(group.decode("utf-8", "replace")) for group in match.groups()[3:]]
-        python = RemotePython(version, words[0], int(words[1]), int(words[2]), words[3])
+        python = RemotePython(
+            version, words[0], int(words[1]), int(words[2]), words[3], self.coded
+        )
         return python, received[match.end() :]
 
     def started(self, received: bytes) -> str | None:

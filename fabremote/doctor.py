@@ -26,7 +26,7 @@ from typing import Any
 import fabric
 from paramiko import AuthenticationException, SSHException
 
-from fabremote.bootstrap import FLOOR, RemotePython, candidates
+from fabremote.bootstrap import RemotePython, candidates
 from fabremote.connection import RemoteHost
 from fabremote.doctor_host_key import Witness
 from fabremote.doctor_interpreters import find_interpreters
@@ -48,6 +48,7 @@ from fabremote.hosts import HostConnection, open_connection
 from fabremote.options import PythonOptions, resolve
 from fabremote.refusals import refused
 from fabremote.ssh_target import Target, parse_target
+from fabremote.upload import FLOOR
 
 PROGRAM = "python -m fabremote"
 CONNECT_TIMEOUT = 10  # seconds, unless there is a setting

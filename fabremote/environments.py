@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from fabremote.bootstrap import RemotePython, condensed
+from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import EnvironmentBuildError, RemoteInterpreterMissing, RemoteTimeout
 from fabremote.interpreter import Interpreter
 from fabremote.option_values import LONGEST
@@ -42,6 +42,7 @@ from fabremote.prepared import Host, Prepared
 from fabremote.printing import masked, printable
 from fabremote.requirements import Requirements
 from fabremote.streams import local_stream
+from fabremote.upload import condensed
 
 # In the order in which they import each other.
 _MODULES = ("folders", "installers", "environments", "wheels")

@@ -49,16 +49,11 @@ class Interpreter:
         """Start the process of the block's calls.
 
         Connects if need be, and raises what a call raises where there can be no
-        process; RuntimeError in a block of the same interpreter; ValueError with ``pty``.
+        process; RuntimeError in a block of the same interpreter.
         """
         if self._lasting is not None:
             raise RuntimeError(f"{self!r} is in a with block. Use another: conn.python(...).")
         options = self._bound.options()
-        if options.pty:
-            raise ValueError(
-                "pty=True is for single calls: the process of a with block has no terminal. "
-                "Call outside the block, or give python(pty=False)."
-            )
         if not options.dry:
             self._lasting = Lasting(self._host.session(options), options)
         return self

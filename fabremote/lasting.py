@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fabremote.agent import wire
-from fabremote.bootstrap import EXTRA_MODULES
 from fabremote.calls import Call, Outcome
 from fabremote.exceptions import (
     RemoteCancelled,
@@ -29,7 +28,10 @@ from fabremote.options import Options
 from fabremote.session import Session
 from fabremote.shipping.forwarding import Memory
 from fabremote.shipping.payload import Payload, dump
+from fabremote.stdin import ELSEWHERE
 from fabremote.store import Parcel
+from fabremote.terminals import is_terminal
+from fabremote.upload import EXTRA_MODULES
 
 # Calls that may wait on the host for those before them; larger ones wait here.
 AHEAD = 32
@@ -54,9 +56,9 @@ class Lasting:
             raise session.loss("the process of a with block", begun=False)
         self.number = session.number()
         try:
-            lasting = dataclasses.replace(options, timeout=None)
             name = "the process of a with block"
-            self._call = Call(session, self.number, name, lasting, False, flags=wire.LASTING)
+            own = self._process_options()
+            self._call = Call(session, self.number, name, own, False, flags=wire.LASTING)
         except BaseException:
             session.forget(self.number)
             raise
@@ -77,8 +79,27 @@ class Lasting:
 
     def call_options(self, options: Options) -> Options:
         """Return the options of a call: what is the process's own has been given to that."""
-        if options.in_stream or options.pty:
-            return dataclasses.replace(options, in_stream=None, pty=False)
+        # The terminal is there from the start or not at all.
+        if options.pty != self._options.pty:
+            options = dataclasses.replace(options, pty=self._options.pty)
+        if self._each_typed or not options.in_stream:
+            return options
+        return dataclasses.replace(options, in_stream=ELSEWHERE)
+
+    @property
+    def _each_typed(self) -> bool:
+        """Whether there is a terminal, to which each call types what is its own.
+
+        Else the one stream is the process's, from which a call takes what it reads.
+        """
+        stream = self._options.in_stream
+        return self._options.pty and (not stream or is_terminal(stream))
+
+    def _process_options(self) -> Options:
+        """Return the options of the process itself."""
+        options = dataclasses.replace(self._options, timeout=None)
+        if self._each_typed:
+            options = dataclasses.replace(options, in_stream=ELSEWHERE, watchers=())
         return options
 
     def begin(self, call: Call, parcel: Parcel) -> None:

@@ -87,7 +87,8 @@ class Options:
     ``pty``: give the function a terminal, of the local one's size and kind; what
     it prints to either stream comes as stdout. Unless ``in_stream`` says
     otherwise, it reads what is typed on the local terminal, Ctrl-C included, if the
-    call is made in the main thread, by ``call`` or ``run`` [``run.pty``].
+    call is made in the main thread, by ``call`` or ``run``. The calls of a ``with``
+    block share one [``run.pty``].
     ``logging``: have what is logged there handled by the local loggers of the
     same names, as far as their levels want it; the records have the host's name as
     ``host`` [``remotely.logging``].

@@ -57,7 +57,7 @@ class Session:
         self._link = link
         self._send_lock = threading.Lock()
         self._outbox = Outbox(label, self.send)
-        self._store = Store()
+        self._store = Store(coded=python.coded)
         # Own modules that this interpreter could not load: they go by value.
         self.unloadable: frozenset[str] = frozenset()
         self._lock = threading.Lock()

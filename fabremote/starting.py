@@ -6,17 +6,20 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from fabremote.bootstrap import FLOOR, STRAYED, RemotePython, Start
+from fabremote.bootstrap import STRAYED, RemotePython, Start, runs_code
 from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
 from fabremote.heartbeat import beat
 from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.printing import printable
 from fabremote.session import Session
+from fabremote.upload import FLOOR
 
 # What a login shell may print before the agent's hello, in bytes.
 MAX_NOISE = 64 << 20
 KEEP_NOISE = 1 << 16
+# By label, python= and prefixes: where an interpreter asked for source.
+SOURCE_WANTED: set[tuple[str, str | None, tuple[str, ...]]] = set()
 
 
 def start(
@@ -30,13 +33,20 @@ def start(
     ``open_link`` raises.
     """
     tried: tuple[str, ...] = ()
+    place = label, options.python, options.prefixes
+    coded = runs_code(options.python) and place not in SOURCE_WANTED
+    # The agent's first frame.
+    first = beat(options.heartbeat) if options.heartbeat else b""
+    prefixes = list(options.prefixes)
     while True:
-        attempt = Start(options.python, options.py_options, list(options.prefixes), tried)
+        attempt = Start(options.python, options.py_options, prefixes, tried, coded, first)
         link = open_link()
         greeting = Greeting(link, attempt, options)
         try:
             session = greeting.wait(label)
             if session is not None:
+                if coded and not attempt.coded:
+                    SOURCE_WANTED.add(place)
                 return session
             status = None if greeting.late else link.status(1.0)
             pid = attempt.pid(greeting.received)
@@ -80,19 +90,15 @@ class Greeting:
         timer = threading.Timer(self._options.start_timeout, self._give_up)
         timer.daemon = True
         timer.start()
-        heartbeat = self._options.heartbeat
-        # Behind the runner: the agent's first frame.
-        first = beat(heartbeat) if heartbeat else b""
         try:
-            with contextlib.suppress(OSError):
-                self._link.send(self._attempt.message() + first)
+            self._send(self._attempt.message())
             rest = self._read()
         finally:
             timer.cancel()
             timer.join()
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
-        return Session(self._link, label, self.python, rest, heartbeat)
+        return Session(self._link, label, self.python, rest, self._options.heartbeat)
 
     def noise(self) -> str:
         """Return what else was printed, for a message."""
@@ -102,6 +108,11 @@ class Greeting:
         self.late = True
         self._link.close()
 
+    def _send(self, data: bytes) -> None:
+        # If the far side is gone, that shows in what is received.
+        with contextlib.suppress(OSError):
+            self._link.send(data)
+
     def _read(self) -> bytes:
         total = 0
         while total < MAX_NOISE:
@@ -110,6 +121,8 @@ class Greeting:
                 break
             total += len(piece)
             self.received += piece
+            if self._attempt.wants_source(self.received):
+                self._send(self._attempt.source())
             found = self._attempt.hello(self.received)
             if found is not None:
                 self.python, rest = found

@@ -11,6 +11,9 @@ from fabremote.feeding import Feeder
 from fabremote.options import Options
 from fabremote.terminals import EOT, Raw, keyboard
 
+# An ``in_stream``: what the function reads does not come with its call, but its process.
+ELSEWHERE = object()
+
 
 class Stdin:
     """The stdin of one call.
@@ -22,10 +25,12 @@ class Stdin:
     def __init__(
         self, options: Options, send: Callable[[bytes], None], failed: Callable[[Exception], None]
     ) -> None:
+        given = options.in_stream
         # False: not even the keyboard.
-        self._stream: Any = None if options.in_stream is False else options.in_stream
-        self._asks = options.pty and options.in_stream is None
-        self._pty, self._encoding = options.pty, options.encoding
+        self._stream: Any = None if given is False or given is ELSEWHERE else given
+        # Whether it is typed.
+        self._pty, self._encoding = options.pty and given is not ELSEWHERE, options.encoding
+        self._asks = self._pty and given is None
         self._responding = bool(options.watchers)
         self._send, self._failed = send, failed
         self._lock = threading.Lock()
@@ -80,4 +85,4 @@ class Stdin:
             feeder.stop()
 
 
-__all__ = ["Stdin"]
+__all__ = ["ELSEWHERE", "Stdin"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fabremote.agent import wire
-from fabremote.bootstrap import EXTRA_MODULES, extra
+from fabremote.upload import EXTRA_MODULES, extra
 
 # The most that an agent keeps between calls, in bytes.
 LIMIT = 64 << 20
@@ -80,11 +80,11 @@ class Store:
     """Which agent modules one agent has, and which blobs, the least recently used first.
 
     Not safe for several threads by itself: its frames must be sent in the order
-    in which they were asked for, under one lock.
+    in which they were asked for, under one lock. ``coded``: whether its modules go as code.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
+    def __init__(self, limit: int = LIMIT, coded: bool = False) -> None:
+        self._limit, self._coded = limit, coded
         self._kept: dict[bytes, int] = {}
         self._extras: set[str] = set()
         self.size = 0
@@ -99,7 +99,7 @@ class Store:
         for name in EXTRA_MODULES:
             if name in extras and name not in self._extras:
                 self._extras.add(name)
-                frames.append(wire.frame(wire.EXTEND, 0, extra(name)))
+                frames.append(wire.frame(wire.EXTEND, 0, extra(name, self._coded)))
         for blob in blobs:
             size = self._kept.pop(blob.digest, None)
             if size is None:

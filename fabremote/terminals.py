@@ -62,6 +62,12 @@ def descriptor_of(stream: Any) -> int | None:
     return descriptor if isinstance(descriptor, int) and descriptor >= 0 else None
 
 
+def is_terminal(stream: Any) -> bool:
+    """Return whether a stream is a terminal's."""
+    descriptor = descriptor_of(stream)
+    return descriptor is not None and os.isatty(descriptor)
+
+
 def keyboard() -> Any:
     """Return stdin where a user types for this process: a terminal in whose foreground it is."""
     descriptor = descriptor_of(sys.stdin)
@@ -171,4 +177,4 @@ def following(changed: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, before)
 
 
-__all__ = ["EOT", "Raw", "environment", "following", "keyboard", "size"]
+__all__ = ["EOT", "Raw", "environment", "following", "is_terminal", "keyboard", "size"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +45,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 interpreters.found()  # now, as it needs the real HOME
 # A shell's background jobs ignore it, and what they start would.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Where no name server answers, a name that nobody knows is given up soon.
+os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:2")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -175,6 +178,14 @@ def conn_openssh(openssh: Server) -> Iterator[Connection]:
     connection = connect(openssh)
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that nothing listens on, and that nothing else can take."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 @pytest.fixture

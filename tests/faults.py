@@ -28,13 +28,19 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self._open = threading.Event()
         self._open.set()
+        self._left = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
-    def hold(self) -> None:
-        """Carry nothing any more in either direction, and keep every link open."""
-        self._open.clear()
+    def hold(self, after: int = 0) -> None:
+        """Carry nothing any more in either direction, and keep every link open.
+
+        ``after``: once so many bytes more have come for the server.
+        """
+        self._left = after
+        if not after:
+            self._open.clear()
 
     def release(self) -> None:
         """Carry on; links that were held are gone."""
@@ -77,13 +83,17 @@ class Relay:
             self._pairs.append((near, far))
             for source, target in ((near, far), (far, near)):
                 source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                thread = threading.Thread(target=self._carry, args=(source, target))
+                thread = threading.Thread(target=self._carry, args=(source, target, near))
                 thread.start()
                 self._threads.append(thread)
 
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket, near: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if source is near and self._left:
+                    self._left = max(0, self._left - len(data))
+                    if not self._left:
+                        self._open.clear()
                 self._open.wait()
                 target.sendall(data)
         self._open.wait()
@@ -122,7 +132,7 @@ def dial(server: Server, port: int | None = None, **remotely: Any) -> Connection
     )
 
 
-def settled(check: Callable[[], Any], seconds: float = 10.0) -> bool:
+def settled(check: Callable[[], Any], seconds: float = 30.0) -> bool:
     """Whether ``check`` comes to be true within so many seconds."""
     deadline = time.monotonic() + seconds
     while not check():

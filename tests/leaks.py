@@ -18,7 +18,7 @@ from fabremote.demo.processes import Process
 from fabremote.demo.server import Server
 from fabremote.session import Session
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 _OF_SESSION = re.compile(r"fabremote-(?:outbox|service)-(.*?)(?:_\d+|-clock)?$")
 SERVING = "fabremote-embedded-server"  # a server that a test asked for late serves the session
 

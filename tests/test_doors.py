@@ -40,6 +40,7 @@ from fabremote.demo.server import Server
 from fabremote.hosts import open_connection
 from fabremote.verification import way
 from tests.conftest import served
+from tests.faults import settled
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -682,8 +683,12 @@ def test_variables_that_mean_nothing_are_named(
 
 def test_a_variable_for_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FABRIC_REMOTELY_HOSTS_WEB1_PY_OPTIONS", "-OO")
-    config = Config(overrides={"remotely": {"hosts": {"web1": {"py_options": "-O"}}}})
-    remotely(Connection("web1", config=config))
+    table = {"web1": {"py_options": "-O"}}
+    config = Config(overrides={"remotely": {"hosts": table}})
+    assert remotely(Connection("web1", config=config))["hosts"] == table
+    # It means something only where the host has a table.
+    with pytest.raises(ValueError, match="FABRIC_REMOTELY_HOSTS_WEB1_PY_OPTIONS is set"):
+        remotely(Connection("web1"))
 
 
 def test_run_settings_hold_for_calls(run: Run) -> None:
@@ -721,8 +726,8 @@ def test_ctrl_c_doesnt_wait_for_a_host_that_doesnt_answer(home: Path) -> None:
         timer = threading.Timer(1.5, signal.pthread_kill, [main, signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            group.call(time.sleep, 60)
-        assert time.monotonic() - begun < 20
+            group.call(time.sleep, 100)
+        assert time.monotonic() - begun < 40
         timer.join()
 
 
@@ -734,7 +739,7 @@ def test_closing_ends_the_connecting_of_another_thread(home: Path) -> None:
             time.sleep(0.01)
         c.close()
         with pytest.raises(RemoteConnectionRefused):
-            future.result(10)
+            future.result(30)
 
 
 def test_a_slow_local_wrapper_is_given_up_with_what_it_started() -> None:
@@ -812,10 +817,7 @@ def test_failed_logins_behind_a_jump_host_leave_nothing(
             with pytest.raises(RemoteConnectionRefused):
                 c.call(os.getpid)
             counts.append(threading.active_count())
-        deadline = time.monotonic() + 10
-        while threading.active_count() > counts[0] and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert threading.active_count() <= counts[0]
+        assert settled(lambda: threading.active_count() <= counts[0])
 
 
 # Host keys of connections that Fabric made

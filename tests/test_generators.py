@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from fabremote import (
     wrap,
 )
 from fabremote.agent import bundle, streaming
+from fabremote.calls import Call
 from fabremote.demo.server import Server
 from fabremote.generators import RemoteGenerator
 from fabremote.items import Items
@@ -124,6 +126,19 @@ def pieces(number: int, size: int) -> Iterator[bytes]:
         yield bytes(size)
 
 
+def interrupt_once_in(function: Any) -> None:
+    """Interrupt the main thread as soon as it is at work in this function."""
+    main = threading.main_thread().ident
+    assert main is not None
+    while True:
+        frame = sys._current_frames().get(main)
+        while frame is not None:
+            if frame.f_code is function.__code__:
+                return signal.pthread_kill(main, signal.SIGINT)
+            frame = frame.f_back
+        time.sleep(0.05)
+
+
 # Everywhere
 
 
@@ -168,10 +183,11 @@ def test_closing_runs_its_finally_blocks_even_while_it_is_at_work(py: Interprete
     items = Interpreter(py._host, Bound(py._host.context, given)).call(stuck)
     # By the second of a window it runs ahead, into its sleep.
     assert next(items) == 1
-    waiting = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    waiting = threading.Thread(target=interrupt_once_in, args=(Call._drain,))
     waiting.start()
     with pytest.raises(KeyboardInterrupt):
         next(items)
+    waiting.join()
     assert shown.getvalue() == "closed there\n"
     items.close()  # has ended
 
@@ -424,30 +440,36 @@ def test_what_cannot_be_an_item_of_an_iterator_is_named(own: Any) -> None:
         local(own).call(list, odd())
 
 
-def test_an_iterator_interrupted_there_loses_no_item(here: Any) -> None:
+def test_an_iterator_interrupted_there_loses_no_item(here: Any, tmp_path: Path) -> None:
     def slow() -> Iterator[int]:
         for n in range(4):
-            time.sleep(0.03)
+            while not (tmp_path / str(n)).exists():
+                time.sleep(0.005)
             yield n
 
-    def interrupting(items: Iterator[int]) -> list[int]:
+    def interrupting(items: Iterator[int], folder: str) -> list[Any]:
         def stop(number: int, frame: Any) -> None:
-            raise InterruptedError
+            if frame.f_code is own:  # it doesn't wait yet
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
+            else:
+                raise InterruptedError
 
+        own = sys._getframe().f_code
         signal.signal(signal.SIGALRM, stop)
-        found = []
-        while True:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        found: list[Any] = []
+        for n in range(4):
             try:
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
                 found.append(next(items))
             except InterruptedError:
-                pass
-            except StopIteration:
-                return found
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                found.append("interrupted")
+            open(os.path.join(folder, str(n)), "w").close()
+            found.append(next(items))
+        return [*found, *items]
 
-    assert local(here).call(interrupting, slow()) == [0, 1, 2, 3]
+    found = local(here).call(interrupting, slow(), str(tmp_path))
+    assert found[::2] == ["interrupted"] * 4
+    assert found[1::2] == [0, 1, 2, 3]
 
 
 # Other ways in

@@ -25,6 +25,7 @@ from fabremote.demo.server import Server
 from fabremote.group_work import max_workers
 from fabremote.labels import Labelled, names_of
 from tests.conftest import connect
+from tests.faults import settled
 
 ROOT = Path(__file__).parent.parent
 
@@ -240,14 +241,21 @@ def test_one_host_and_those_who_want_none_have_no_labels(
 CHILD = """
 import sys, time
 from fabremote import Connection, RemoteExecutor, ThreadingGroup
-port, user, key, what = sys.argv[1:]
+port, user, key, what, gate = sys.argv[1:]
 login = dict(user=user, port=int(port), connect_kwargs={"key_filename": key, "allow_agent": False})
 group = ThreadingGroup("127.0.0.1", "127.0.0.2", "127.0.0.3", **login)
 
 def ask():
+    from os import environ, path
+    def wait_for(name):
+        while not path.exists(gate + name):
+            time.sleep(0.01)
     print("asking")
-    if __import__("os").environ["SSH_CONNECTION"].split()[2] == "127.0.0.1":
-        sys.stdout.write("Sure? "); sys.stdout.flush(); time.sleep(1.5); print("yes")
+    if environ["SSH_CONNECTION"].split()[2] == "127.0.0.1":
+        wait_for("ask")
+        sys.stdout.write("Sure? "); sys.stdout.flush()
+        wait_for("answer")
+        print("yes")
 
 def nap(*ignored):
     import subprocess
@@ -266,20 +274,24 @@ elif what == "result":
 """
 
 
-def child(server: Server, what: str, **settings: Any) -> subprocess.Popen[bytes]:
-    arguments = [str(server.port), server.user, str(server.key), what]
+def child(server: Server, what: str, gate: str = "", **settings: Any) -> subprocess.Popen[bytes]:
+    arguments = [str(server.port), server.user, str(server.key), what, gate]
     return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], cwd=ROOT, **settings)
 
 
-def on_a_terminal(server: Server, **env: str) -> str:
-    """What a terminal gets of ``ask``."""
+def on_a_terminal(server: Server, folder: Path, *until: bytes, **env: str) -> str:
+    """What a terminal gets of ``ask``, which asks last and is answered once all these show."""
     master, slave = pty.openpty()
     surroundings = {**os.environ, "TERM": "xterm", **env}
     ends = {"stdin": slave, "stdout": slave, "stderr": slave}
-    process = child(server, "ask", env=surroundings, **ends)
+    process = child(server, "ask", f"{folder}/", env=surroundings, **ends)
     os.close(slave)
     shown = b""
     while True:
+        if shown.count(b" asking") >= 3:
+            (folder / "ask").touch()
+        if all(text in shown for text in until):
+            (folder / "answer").touch()
         try:
             piece = os.read(master, 65536)
         except OSError:  # Linux's way to say that nobody has it open any more
@@ -292,19 +304,20 @@ def on_a_terminal(server: Server, **env: str) -> str:
     return shown.decode()
 
 
-def test_a_terminal_has_colours_and_a_live_view(openssh: Server) -> None:
+def test_a_terminal_has_colours_and_a_live_view(openssh: Server, tmp_path: Path) -> None:
     pytest.importorskip("rich")
-    shown = on_a_terminal(openssh)
+    shown = on_a_terminal(openssh, tmp_path, b"2/3 done", b"Sure? \r\n")
     for number, colour in ((1, 36), (2, 33), (3, 32)):
         assert f"\x1b[0;{colour}m[127.0.0.{number}]\x1b[0m asking\r\n" in shown
     # The prompt shows while it waits, and once more with what became of the line.
     assert re.search(r"\[127\.0\.0\.1\]\x1b\[0m Sure\? \r\n.*Sure\? yes\r\n", shown, re.DOTALL)
-    assert re.search(r"2/3 done · 1 running · 0 failed · 0:0\d", shown)
+    assert re.search(r"2/3 done · 1 running · 0 failed · 0:\d\d", shown)
     assert "running: 127.0.0.1" in shown
 
 
-def test_no_color_and_progress_off_are_respected(openssh: Server) -> None:
-    shown = on_a_terminal(openssh, NO_COLOR="1", FABRIC_REMOTELY_LIVE="0")
+def test_no_color_and_progress_off_are_respected(openssh: Server, tmp_path: Path) -> None:
+    off = {"NO_COLOR": "1", "FABRIC_REMOTELY_LIVE": "0"}
+    shown = on_a_terminal(openssh, tmp_path, b"Sure? ", **off)
     assert "\x1b" not in shown
     lines = shown.split("\r\n")
     # The prompt's line is completed where it is.
@@ -324,13 +337,10 @@ def test_ctrl_c_ends_all_that_runs_there(openssh: Server, what: str, count: int)
         return [one.pid for one in openssh.processes() if "sleep 600" in one.command]
 
     with child(openssh, what, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 30
-        while len(naps()) < count and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert len(naps()) == count
+        assert settled(lambda: len(naps()) == count)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
     assert err.endswith(b"KeyboardInterrupt\n")
     assert err.count(b"Traceback") <= 2, err
-    assert naps() == []
+    assert settled(lambda: naps() == [])

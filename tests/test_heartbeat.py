@@ -73,12 +73,10 @@ def test_a_link_that_dies_during_an_upload_ends_the_call(
     data = bytes(64 << 20)
     with relayed(openssh) as relay, dial(openssh, relay.port, heartbeat=heartbeat) as c:
         assert c.call(max, 1, 2) == 2
-        timer = threading.Timer(0.1, relay.hold)
-        timer.start()
+        relay.hold(after=len(data) // 8)
         expected = RemoteConnectionLost if heartbeat else RemoteTimeout
         with within(20), pytest.raises(expected):
             c.python(timeout=None if heartbeat else 1.5).call(take, data)
-        timer.join()
         relay.release()
         assert c.call(max, 1, 2) == 2
 

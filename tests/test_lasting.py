@@ -32,6 +32,8 @@ from fabremote.agent import wire
 from fabremote.demo.server import Server
 from tests import interpreters
 from tests.conftest import connect
+from tests.faults import settled
+from tests.test_life import left_of, started, wait_for
 
 VERSIONS = [version for version in interpreters.found() if version != "2.7"]
 
@@ -278,18 +280,19 @@ def test_leaving_ends_the_process_after_its_calls(
 
 
 def test_a_process_that_does_not_end_is_killed_at_its_timeout(place: Any) -> None:
-    with place.python(timeout=0.5) as py:
+    with place.python(timeout=started(place)) as py:
         pid = py.call(os.getpid)
         py.call(lambda: atexit.register(time.sleep, 60) and None)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-def test_a_crash_says_so_and_ends_the_block_for_later_calls(place: Any) -> None:
+def test_a_crash_says_so_and_ends_the_block_for_later_calls(place: Any, tmp_path: Path) -> None:
     with place.python() as py:
-        slow = py.submit(time.sleep, 0.2)
+        slow = py.submit(wait_for, str(tmp_path / "gate"))
         crash = py.submit(os.kill, 0, signal.SIGKILL)
         behind = py.submit(len, "")
+        (tmp_path / "gate").touch()
         assert slow.result() is None
         with pytest.raises(RemoteProcessDied, match="killed by SIGKILL") as caught:
             crash.result()
@@ -324,11 +327,12 @@ def test_a_timeout_ends_the_process(place: Any) -> None:
             py.call(len, "")
 
 
-def test_cancelling_a_call_that_waits_leaves_the_process(py: Interpreter) -> None:
+def test_cancelling_a_call_that_waits_leaves_the_process(py: Interpreter, tmp_path: Path) -> None:
     pid = py.call(os.getpid)
-    first = py.submit(time.sleep, 0.3)
+    first = py.submit(wait_for, str(tmp_path / "gate"))
     second = py.submit(load, 1)
     assert second.cancel()
+    (tmp_path / "gate").touch()
     assert first.result() is None
     assert py.call(eval, "globals().get('table')") is None
     assert py.call(os.getpid) == pid
@@ -387,9 +391,12 @@ SCRIPT = """
 import os, sys, time
 from invoke.context import Context
 from fabremote import wrap
+def run(path):
+    open(path, "w").close()
+    time.sleep(60)
 with wrap(Context()) as context, context.python(python=sys.executable) as py:
     print(py.call(os.getpid), flush=True)
-    py.call(time.sleep, 60)
+    py.call(run, sys.argv[1])
 """
 
 
@@ -397,16 +404,18 @@ def test_ctrl_c_ends_the_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     child = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, script, tmp_path / "runs"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert child.stdout is not None
     pid = int(child.stdout.readline())
-    time.sleep(0.2)
+    assert settled((tmp_path / "runs").exists)
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=40)
     assert "KeyboardInterrupt" in err
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert left_of([pid]) == []
 
 
 # Streams

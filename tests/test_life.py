@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import ctypes
 import inspect
+import io
 import os
 import signal
 import socket
@@ -34,9 +35,9 @@ from fabremote import (
     wrap,
 )
 from fabremote.demo import processes
-from fabremote.demo.base import free_port
 from fabremote.demo.server import Server
 from tests.conftest import connect
+from tests.faults import settled
 
 PLACES = ["openssh", "asyncssh", "gateway", "local"]
 LOCAL = {"remotely": {"python": sys.executable}}
@@ -140,14 +141,14 @@ HARD = [busy, ignore_signals, swallow_exceptions]
 
 def pids_in(path: Path) -> list[int]:
     """The noted pids, once they are."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while not path.exists():
         assert time.monotonic() < deadline, "nothing was started"
         time.sleep(0.005)
     return [int(word) for word in path.read_text().split()]
 
 
-def left_of(pids: list[int], seconds: float = 5) -> list[str]:
+def left_of(pids: list[int], seconds: float = 20) -> list[str]:
     """Those processes that are still there after so many seconds, described."""
     deadline = time.monotonic() + seconds
     while True:
@@ -158,6 +159,13 @@ def left_of(pids: list[int], seconds: float = 5) -> list[str]:
         time.sleep(0.01)
 
 
+def started(place: Any) -> float:
+    """Start an agent; return a timeout by which a function has long begun, as fast as this is."""
+    before = time.monotonic()
+    place.call(max, 1, 2)
+    return max(0.7, round(3 * (time.monotonic() - before), 1))
+
+
 # Timeouts
 
 
@@ -165,24 +173,24 @@ def left_of(pids: list[int], seconds: float = 5) -> list[str]:
 def test_a_timeout_kills_all_that_the_call_started(
     place: Any, fn: Callable[[str], None], tmp_path: Path
 ) -> None:
-    place.call(max, 1, 2)
+    timeout = started(place)
     before = time.monotonic()
-    with pytest.raises(RemoteTimeout, match=r"took longer than 0\.7 seconds") as caught:
-        place.python(timeout=0.7).call(fn, str(tmp_path / "pids"))
-    assert 0.6 < time.monotonic() - before < 15
+    with pytest.raises(RemoteTimeout, match=f"took longer than {timeout:g} seconds") as caught:
+        place.python(timeout=timeout).call(fn, str(tmp_path / "pids"))
+    assert timeout - 0.1 < time.monotonic() - before < timeout + 20
     assert left_of(pids_in(tmp_path / "pids")) == []
     assert isinstance(caught.value, TimeoutError)
-    assert caught.value.timeout == 0.7
+    assert caught.value.timeout == timeout
     assert place.call(max, 1, 2) == 2
 
 
 def test_a_submitted_call_has_its_timeout_too(conn_openssh: Connection, tmp_path: Path) -> None:
-    py = conn_openssh.python(timeout=0.7)
+    py = conn_openssh.python(timeout=2 * started(conn_openssh))
     futures = [py.submit(busy, str(tmp_path / str(number))) for number in range(3)]
     for number, future in enumerate(futures):
         with pytest.raises(RemoteTimeout):
-            future.result(5)
-        assert left_of(pids_in(tmp_path / str(number)), 1) == []
+            future.result(30)
+        assert left_of(pids_in(tmp_path / str(number))) == []
 
 
 def test_timeouts_do_not_use_up_the_hosts_sessions(conn_openssh: Connection) -> None:
@@ -193,7 +201,7 @@ def test_timeouts_do_not_use_up_the_hosts_sessions(conn_openssh: Connection) -> 
 
 
 def test_a_call_that_is_quick_enough_has_no_timeout(conn_openssh: Connection) -> None:
-    py = conn_openssh.python(timeout=5)
+    py = conn_openssh.python(timeout=30)
     assert {py.call(max, number, 0) for number in range(100)} == set(range(100))
 
 
@@ -243,12 +251,10 @@ def script(server: Server, path: Path, body: str) -> Iterator[subprocess.Popen[s
 def test_ctrl_c_ends_the_call_and_what_it_started(openssh: Server, tmp_path: Path) -> None:
     with script(openssh, tmp_path / "pids", INTERRUPTED) as process:
         pids = pids_in(tmp_path / "pids")
-        before = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert left_of(pids) == []
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=30)
     assert (out, err, process.returncode) == ("interrupted\n", "", 0)
-    assert time.monotonic() - before < 15
 
 
 def test_ctrl_c_ends_the_wait_for_a_future(openssh: Server, tmp_path: Path) -> None:
@@ -259,7 +265,7 @@ def test_ctrl_c_ends_the_wait_for_a_future(openssh: Server, tmp_path: Path) -> N
         pids = pids_in(tmp_path / "pids")
         process.send_signal(signal.SIGINT)
         assert left_of(pids) == []
-        assert process.communicate(timeout=10) == ("", "")
+        assert process.communicate(timeout=30) == ("", "")
 
 
 def test_nothing_is_left_when_the_local_process_is_killed(openssh: Server, tmp_path: Path) -> None:
@@ -282,10 +288,10 @@ def test_a_process_ends_without_having_closed_its_connection(
 ) -> None:
     others = {process.pid for process in openssh.processes()}
     with script(openssh, tmp_path / "pids", body) as process:
-        assert process.communicate(timeout=15) == ("", "")
+        assert process.communicate(timeout=40) == ("", "")
         assert process.returncode == 0
     left = [process.pid for process in openssh.processes() if process.pid not in others]
-    assert left_of(left, 2) == []
+    assert left_of(left) == []
 
 
 # Closing
@@ -301,7 +307,7 @@ def test_closing_ends_the_calls_that_run(place: Any, way: str, tmp_path: Path) -
         place.close()
         assert left_of(pids) == []
         with pytest.raises(RemoteCancelled, match="closed from this side"):
-            future.result(5)
+            future.result(30)
 
 
 def test_closing_does_not_wait_for_nothing(place: Any) -> None:
@@ -339,7 +345,7 @@ def test_fabrics_own_close_ends_the_calls_of_a_wrapped_connection(
         connection.close()
         assert left_of(pids) == []
         with pytest.raises((RemoteCancelled, RemoteConnectionLost)):
-            future.result(5)
+            future.result(30)
 
 
 # The far side dies
@@ -355,8 +361,8 @@ def test_a_lost_link_is_told(conn_openssh: Connection, tmp_path: Path) -> None:
         pids = pids_in(tmp_path / "pids")
         os.kill(session.pid, signal.SIGKILL)
         with pytest.raises(RemoteConnectionLost, match=r"busy.*not known"):
-            future.result(5)
-    assert left_of([*pids, forker, supervisor], 2) == []
+            future.result(30)
+    assert left_of([*pids, forker, supervisor]) == []
     assert conn_openssh.call(max, 1, 2) == 2
 
 
@@ -373,7 +379,7 @@ def test_a_killed_agent_is_told(place: Any, which: str, way: str, tmp_path: Path
         pids = pids_in(tmp_path / "pids")
         os.kill(victim, signal.SIGKILL)
         with pytest.raises(RemoteConnectionLost, match="ignore_signals"):
-            future.result(5)
+            future.result(30)
     assert left_of(pids) == []
     assert place.call(max, 1, 2) == 2
 
@@ -447,7 +453,7 @@ def test_sys_exit_is_system_exit(conn_openssh: Connection, code: Any) -> None:
 
 
 def test_a_process_that_dies_at_once_is_told_at_once(conn_openssh: Connection) -> None:
-    py = conn_openssh.python(timeout=5)
+    py = conn_openssh.python(timeout=30)
     for _ in range(200):
         with pytest.raises(RemoteProcessDied):
             py.call(os._exit, 3)
@@ -554,10 +560,10 @@ def test_a_daemon_survives_and_a_background_child_does_not(
     before = time.monotonic()
     begin = py.call if way == "call" else lambda *args: py.submit(*args).result()
     worker = begin(leave_both, str(tmp_path / "pids"))
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 30
     daemon, child = pids_in(tmp_path / "pids")
     try:
-        assert left_of([child, worker], 1) == []
+        assert left_of([child, worker]) == []
         time.sleep(0.6)
         assert left_of([daemon], 0)
         place.close()
@@ -578,32 +584,41 @@ def square(number: int) -> int:
 def test_futures_are_of_the_standard_kind(place: Any) -> None:
     py = place.python()
     futures = {py.submit(square, number): number for number in range(12)}
-    for future in concurrent.futures.as_completed(futures, timeout=10):
+    for future in concurrent.futures.as_completed(futures, timeout=40):
         assert future.result() == futures[future] ** 2
         assert future.done()
         assert not future.running()
         assert not future.cancelled()
         assert future.exception() is None
     more = [py.submit(square, number) for number in range(4)]
-    done, not_done = concurrent.futures.wait(more, timeout=10)
+    done, not_done = concurrent.futures.wait(more, timeout=40)
     assert (len(done), len(not_done)) == (4, 0)
 
 
-def test_a_future_runs_from_the_start_and_tells_its_callbacks(conn_openssh: Connection) -> None:
+def wait_for(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+def test_a_future_runs_from_the_start_and_tells_its_callbacks(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
     called = threading.Event()
-    future = conn_openssh.python().submit(time.sleep, 0.3)
+    future = conn_openssh.python().submit(wait_for, str(tmp_path / "gate"))
     future.add_done_callback(lambda _: called.set())
     assert future.running()
     assert not future.done()
     with pytest.raises(concurrent.futures.TimeoutError):
         future.result(timeout=0.05)
-    assert future.result(timeout=5) is None
-    assert called.wait(1)
+    assert not called.is_set()
+    (tmp_path / "gate").touch()
+    assert future.result(timeout=30) is None
+    assert called.wait(30)
 
 
 def test_exceptions_come_through_futures(conn_openssh: Connection) -> None:
     future = conn_openssh.python().submit(int, "three")
-    assert isinstance(future.exception(5), ValueError)
+    assert isinstance(future.exception(30), ValueError)
     with pytest.raises(ValueError, match="three"):
         future.result()
 
@@ -613,7 +628,6 @@ def test_cancelling_kills_at_once(place: Any, fn: Callable[[str], None], tmp_pat
     future = place.python().submit(fn, str(tmp_path / "pids"))
     pids = pids_in(tmp_path / "pids")
     assert future.cancel() is True
-    assert left_of(pids[:2], 0.5) == []
     assert left_of(pids) == []
     assert future.cancelled()
     assert future.done()
@@ -633,34 +647,52 @@ def test_cancelling_again_changes_nothing(conn_openssh: Connection) -> None:
 
 def test_what_is_done_cannot_be_cancelled(conn_openssh: Connection) -> None:
     future = conn_openssh.python().submit(max, 1, 2)
-    assert future.result(5) == 2
+    assert future.result(30) == 2
     assert future.cancel() is False
     assert future.result() == 2
     failed = conn_openssh.python().submit(int, "three")
-    assert failed.exception(5)
+    assert failed.exception(30)
     assert failed.cancel() is False
 
 
-def test_one_cancelled_call_leaves_the_others_alone(conn_openssh: Connection) -> None:
+def test_one_cancelled_call_leaves_the_others_alone(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
     py = conn_openssh.python()
-    futures = [py.submit(time.sleep, 0.3) for _ in range(6)]
+    futures = [py.submit(wait_for, str(tmp_path / "gate")) for _ in range(6)]
     assert all(future.cancel() for future in futures[::2])
-    done, _ = concurrent.futures.wait(futures, timeout=5)
+    (tmp_path / "gate").touch()
+    done, _ = concurrent.futures.wait(futures, timeout=30)
     assert len(done) == 6
     assert [future.cancelled() for future in futures] == [True, False] * 3
     assert [future.result() for future in futures[1::2]] == [None] * 3
 
 
-def test_a_cancelled_call_shows_no_more_output(
-    conn_openssh: Connection, capsys: pytest.CaptureFixture[str]
-) -> None:
-    future = conn_openssh.python().submit(os.system, "while :; do echo on; sleep 0.01; done")
-    time.sleep(0.2)
+class Screen(io.StringIO):
+    """An output stream that tells when something is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shows = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.shows.set()
+        return super().write(text)
+
+
+def test_a_cancelled_call_shows_no_more_output(conn_openssh: Connection) -> None:
+    screen = Screen()
+    py = conn_openssh.python(out_stream=screen)
+    future = py.submit(os.system, "while :; do echo on; sleep 0.01; done")
+    assert screen.shows.wait(30)
     future.cancel()
-    time.sleep(0.2)
-    capsys.readouterr()
-    time.sleep(0.1)
-    assert capsys.readouterr() == ("", "")
+
+    def quiet() -> bool:
+        shown = screen.getvalue()
+        time.sleep(0.2)
+        return screen.getvalue() == shown
+
+    assert settled(quiet)
 
 
 def test_futures_can_be_awaited(conn_openssh: Connection, tmp_path: Path) -> None:
@@ -683,21 +715,25 @@ def test_futures_can_be_awaited(conn_openssh: Connection, tmp_path: Path) -> Non
     assert left_of(pids_in(tmp_path / "pids")) == []
 
 
-def test_eight_calls_run_at_once(place: Any) -> None:
-    place.call(max, 1, 2)
-    before = time.monotonic()
-    futures = [place.python().submit(time.sleep, 1) for _ in range(8)]
-    for future in futures:
-        future.result(20)
-    assert time.monotonic() - before < 6
+def meet(folder: str) -> int:
+    """Wait until eight are here."""
+    Path(folder, str(os.getpid())).touch()
+    while len(os.listdir(folder)) < 8:
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def test_eight_calls_run_at_once(place: Any, tmp_path: Path) -> None:
+    futures = [place.python().submit(meet, str(tmp_path)) for _ in range(8)]
+    assert len({future.result(40) for future in futures}) == 8
 
 
 # Connections
 
 
-def test_a_closed_port_is_refused(openssh: Server) -> None:
+def test_a_closed_port_is_refused(openssh: Server, closed_port: int) -> None:
     host = openssh.hosts[0]
-    connection = Connection(host, openssh.user, free_port([host]))
+    connection = Connection(host, openssh.user, closed_port)
     for begin in (connection.call, connection.python().run, connection.python().submit):
         with pytest.raises(RemoteConnectionRefused, match=f"{openssh.user}@{host}"):
             begin(max, 1, 2)
@@ -729,21 +765,19 @@ def test_a_server_that_says_nothing_is_refused() -> None:
             connection.call(max, 1, 2)
 
 
-def test_a_gateway_that_refuses_is_told(openssh: Server) -> None:
+def test_a_gateway_that_refuses_is_told(openssh: Server, closed_port: int) -> None:
     host, keys = openssh.hosts[0], openssh.connect_kwargs
-    closed = free_port([host])
-    nobody = Connection(host, openssh.user, closed, connect_kwargs=keys)
+    nobody = Connection(host, openssh.user, closed_port, connect_kwargs=keys)
     behind = Connection(host, openssh.user, openssh.port, gateway=nobody, connect_kwargs=keys)
     with behind, pytest.raises(RemoteConnectionRefused):
         behind.call(max, 1, 2)
 
 
-def test_a_host_that_refuses_its_gateway_is_told(openssh: Server) -> None:
+def test_a_host_that_refuses_its_gateway_is_told(openssh: Server, closed_port: int) -> None:
     host, keys = openssh.hosts[0], openssh.connect_kwargs
-    closed = free_port([host])
     gateway = connect(openssh)
-    behind = Connection(host, openssh.user, closed, gateway=gateway, connect_kwargs=keys)
-    with gateway, behind, pytest.raises(RemoteConnectionRefused, match=str(closed)):
+    behind = Connection(host, openssh.user, closed_port, gateway=gateway, connect_kwargs=keys)
+    with gateway, behind, pytest.raises(RemoteConnectionRefused, match=str(closed_port)):
         behind.call(max, 1, 2)
 
 
@@ -874,4 +908,4 @@ def process_id() -> int:
 def test_every_call_has_a_process_of_its_own(conn_openssh: Connection) -> None:
     pids = [conn_openssh.call(process_id) for _ in range(20)]
     futures = [conn_openssh.python().submit(process_id) for _ in range(20)]
-    assert len({*pids, *(future.result(5) for future in futures)}) == 40
+    assert len({*pids, *(future.result(30) for future in futures)}) == 40

@@ -68,13 +68,13 @@ def test_a_session_that_never_comes_free_is_told(
         host(tmp_path / "s", env=remote_env, options=limit) as server,
         dial(server, start_timeout=1.0) as c,
     ):
-        future = c.python().submit(time.sleep, 100)
+        future = c.python(start_timeout=30).submit(time.sleep, 100)
         for begin in (c.python(py_options="-O").call, c.python(py_options="-O").submit):
             with within(15), pytest.raises(RemoteConnectionLost, match="MaxSessions") as caught:
                 begin(max, 1, 2)
             assert not caught.value.begun
         future.cancel()
-        assert c.python(py_options="-O").call(max, 1, 2) == 2
+        assert c.python(py_options="-O", start_timeout=30).call(max, 1, 2) == 2
 
 
 def test_a_host_without_any_session_is_told(tmp_path: Path, remote_env: dict[str, str]) -> None:
@@ -97,7 +97,7 @@ def test_logins_that_are_too_many_at_once_are_tried_again(
 
         def one(number: int) -> int:
             with dial(server) as c:
-                gate.wait(10)
+                gate.wait(30)
                 return c.call(nap, number, 0)
 
         with within(50), ThreadPoolExecutor(16) as pool:
@@ -124,8 +124,8 @@ def test_a_wrapped_connection_is_tried_again_too(
 
 
 @contextlib.contextmanager
-def occupied(server: OpenSSHServer, seconds: float) -> Iterator[None]:
-    """The server's one place for those that log in, taken for so long."""
+def occupied(server: OpenSSHServer, seconds: float | None = None) -> Iterator[None]:
+    """The server's one place for those that log in, taken for so long, or until the end."""
 
     def take() -> bool:
         held.append(socket.create_connection((server.hosts[0], server.port)))
@@ -133,12 +133,14 @@ def occupied(server: OpenSSHServer, seconds: float) -> Iterator[None]:
 
     held: list[socket.socket] = []
     assert settled(take)
-    timer = threading.Timer(seconds, held[-1].close)
-    timer.start()
+    timer = threading.Timer(seconds or 0, held[-1].close)
+    if seconds:
+        timer.start()
     try:
         yield
     finally:
-        timer.join()
+        if seconds:
+            timer.join()
         for sock in held:
             sock.close()
 
@@ -147,7 +149,7 @@ def test_a_host_that_turns_everybody_away_is_told_in_time(
     tmp_path: Path, remote_env: dict[str, str]
 ) -> None:
     limit = {"MaxStartups": "1"}
-    with host(tmp_path / "s", env=remote_env, options=limit) as server, occupied(server, 2):
+    with host(tmp_path / "s", env=remote_env, options=limit) as server, occupied(server):
         connection = Connection(
             server.hosts[0],
             server.user,
@@ -155,7 +157,7 @@ def test_a_host_that_turns_everybody_away_is_told_in_time(
             connect_timeout=1,
             connect_kwargs=server.connect_kwargs,
         )
-        with within(10), pytest.raises(RemoteConnectionRefused, match="MaxStartups"):
+        with within(20), pytest.raises(RemoteConnectionRefused, match="MaxStartups"):
             connection.call(os.getpid)
 
 

@@ -484,10 +484,10 @@ def test_a_call_that_waits_for_a_module_can_be_ended(
             context.python(python=sys.executable, timeout=0.5).call(ask)
     else:
         future = context.python(python=sys.executable).submit(ask)
-        assert asked.wait(10)
+        assert asked.wait(30)
         assert future.cancel()
         with pytest.raises(RemoteCancelled):
-            future.result(10)
+            future.result(30)
     monkeypatch.undo()
 
 

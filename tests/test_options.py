@@ -26,6 +26,7 @@ from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
 from tests import interpreters
 from tests.conftest import connect, make_server
+from tests.faults import settled
 
 HERE = "python{}.{}".format(*sys.version_info)
 OTHERS = [v for v in interpreters.found() if v not in ("2.7", HERE[len("python") :])]
@@ -682,12 +683,15 @@ def test_what_a_login_shell_prints_first_does_no_harm(
 def test_what_a_login_shell_leaves_printing_to_stderr_does_no_harm(
     tmp_path: Path, remote_env: dict[str, str]
 ) -> None:
-    later = "( sleep 0.7; head -c 3000000 /dev/zero | tr '\\0' x >&2 ) > /dev/null &"
+    gate, said = tmp_path / "gate", tmp_path / "said"
+    wait = f"while ! test -e {gate}; do sleep 0.05; done"
+    later = f"( {wait}; head -c 3000000 /dev/zero | tr '\\0' x >&2; touch {said} ) > /dev/null &"
     shell = program(tmp_path / "shell", f'#!/bin/sh\n{later}\nexec /bin/sh "$@"\n')
     with connected(tmp_path / "server", shell=str(shell), env=remote_env) as connection:
-        py = connection.python(timeout=5)
+        py = connection.python(timeout=30)
         assert py.call(max, 1, 2) == 2
-        time.sleep(1.5)
+        gate.touch()
+        assert settled(said.exists)
         assert py.call(max, 3, 4) == 4
 
 

@@ -90,21 +90,13 @@ def refusal(connection: Connection, least: type[Exception] = RemoteConnectionRef
     started = time.monotonic()
     with connection, pytest.raises(least) as caught:
         connection.call(os.getpid)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 12
     assert isinstance(caught.value, RemoteConnectionRefused)
     assert caught.value.__cause__ is not None or least is RemoteHostKeyRejected
     text = str(caught.value)
     assert text.endswith((".", "`", ")")) or "\n" in text
     assert ".." not in text.replace("../", "")
     return text
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -201,7 +193,7 @@ def test_a_connect_timeout_holds_for_the_banner_too() -> None:
     with answering(silent) as port:
         started = time.monotonic()
         refusal(Connection(HOST, port=port, connect_timeout=1, connect_kwargs=ALONE))
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 10  # paramiko's own is 15 s
 
 
 def test_a_login_that_fails(openssh: Server, tmp_path: Path, home: Path) -> None:
@@ -614,7 +606,7 @@ def test_threads_open_it_once(openssh: Server, kind: str) -> None:
         gate = threading.Barrier(8)
 
         def call(_: int) -> int:
-            gate.wait(10)
+            gate.wait(30)
             return int(made.call(os.getpid))
 
         with ThreadPoolExecutor(8) as pool:
@@ -657,8 +649,9 @@ def test_a_transport_that_was_closed_is_reopened(conn_openssh: Connection) -> No
     conn_openssh.call(os.getpid)
     conn_openssh.transport.close()
     assert conn_openssh.call(os.getpid) != os.getpid()
-    conn_openssh.transport.sock.shutdown(socket.SHUT_RDWR)
-    time.sleep(0.2)
+    transport = conn_openssh.transport
+    transport.sock.shutdown(socket.SHUT_RDWR)
+    transport.join(30)
     assert conn_openssh.call(os.getpid) != os.getpid()
     conn_openssh.close()
     assert conn_openssh.call(os.getpid) != os.getpid()
@@ -697,8 +690,10 @@ def test_a_dead_gateway_is_reopened_before_a_call(openssh: Server, second: Gatew
         Connection(HOST, connect_kwargs=second.connect_kwargs, gateway=gateway, **place) as c,
     ):
         c.call(os.getpid)
+        ended = gateway.transport, c.transport
         os.kill(gateway.call(serving), signal.SIGKILL)
-        time.sleep(0.5)
+        for transport in ended:
+            transport.join(30)
         assert c.call(os.getpid) != os.getpid()
 
 

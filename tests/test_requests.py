@@ -30,6 +30,7 @@ from fabremote.shipping import forwarding, sources
 from fabremote.shipping.forwarding import Forwarder
 from fabremote.shipping.modules import Modules, Scope
 from fabremote.shipping.payload import dump
+from tests.faults import settled
 from tests.lying import LyingLink
 
 BIG = 30 << 20
@@ -159,9 +160,9 @@ def test_a_host_that_asks_and_does_not_read_holds_up_nobody(package: Path) -> No
     link = LyingLink([wire.frame(wire.ASK, 1, b"data\0reqs\0big.bin")], 200_000)
     session = Session(link, "h", this_python(), b"")
     call = begin(session, 0.5)
-    assert isinstance(within(8, call.wait).error, RemoteTimeout)
+    assert isinstance(within(30, call.wait).error, RemoteTimeout)
     # The link is given up, so that the next call gets another.
-    assert link.closed.wait(3)
+    assert link.closed.wait(20)
     assert not session.alive
     session.close()
 
@@ -184,7 +185,7 @@ def test_a_flood_ends_its_call(
     call = begin(session, None)
     assert link.taken.wait(20)
     assert call.inbox.qsize() <= 1 << 17
-    error = within(8, call.wait).error
+    error = within(30, call.wait).error
     assert isinstance(error, ResultError)
     assert "sent more than its agent does" in str(error)
     session.close()
@@ -209,9 +210,12 @@ def test_an_interrupted_request_leaves_its_answer_to_no_other(local: Any, packag
         import reqs
 
         def stop(number: int, frame: Any) -> None:
-            raise InterruptedError("enough")
+            if frame.f_code is not own:
+                raise InterruptedError("enough")
+            signal.setitimer(signal.ITIMER_REAL, 0.005)  # it hasn't begun, or has just come
 
         signal.signal(signal.SIGALRM, stop)
+        own = sys._getframe().f_code
         found: list[Any] = []
         for delay in (0.001, 0.005, 0.02):
             signal.setitimer(signal.ITIMER_REAL, delay)
@@ -235,17 +239,21 @@ def test_an_answer_that_nobody_reads_holds_up_no_other_call(local: Any, package:
         import reqs
 
         def stop(number: int, frame: Any) -> None:
+            open(path, "w").close()
             os.kill(os.getpid(), signal.SIGSTOP)
 
         signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         pkgutil.get_data(reqs.__name__, "big.bin")
 
+    path = str(package.parent / "stopped")
     future = local.submit(deaf)
+    assert settled(lambda: os.path.exists(path))
     time.sleep(1)
     started = time.monotonic()
     assert local.call(len, "ab") == 2
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
+    assert not future.done()
     assert future.cancel()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import socket
 import sys
 import threading
@@ -14,10 +16,12 @@ from typing import Any
 import pytest
 from fabric import Connection
 
+from fabremote.demo import processes
 from fabremote.demo import server as servers
 from fabremote.demo.base import free_port
 from fabremote.demo.server import Server, ServerError, serve
 from tests.conftest import make_server
+from tests.faults import settled
 from tests.leaks import Snapshot
 
 MEGABYTE = bytes(range(256)) * 4096
@@ -105,10 +109,7 @@ def test_the_end_of_the_channel_is_the_end_of_input(server: Server, connect: Con
     channel.exec_command("echo up; cat; echo seen > $HOME/seen")
     assert channel.recv(3) == b"up\n"
     channel.close()
-    for _ in range(200):
-        if (server.home / "seen").exists():
-            break
-        threading.Event().wait(0.01)
+    assert settled((server.home / "seen").exists)
     (server.home / "seen").unlink()
 
 
@@ -123,10 +124,8 @@ def test_nothing_is_left_when_the_context_ends(kind: str, tmp_path: Path) -> Non
             channel = connection.transport.open_session()
             channel.exec_command(f"echo; {command}")
             channel.recv(1)
-        expected, deadline = {"sleep 1000", "sleep 1001"}, time.monotonic() + 10
-        while not {p.command for p in server.processes()} >= expected:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        expected = {"sleep 1000", "sleep 1001"}
+        assert settled(lambda: {p.command for p in server.processes()} >= expected)
     connection.close()
     assert before.excess() == []
 
@@ -138,8 +137,15 @@ def test_a_stray_daemon_with_an_open_pipe_does_not_hold_up_the_embedded_server(
     with server, plain(server, server.hosts[0]) as connection:
         connection.open()
         channel = connection.transport.open_session()
-        channel.exec_command("env -i setsid sleep 4 & sleep 0.2; kill -9 $$")
-        threading.Event().wait(0.5)
+        channel.exec_command("env -i setsid sleep 100 & echo $! $$; kill -9 $$")
+        daemon, shell = map(int, channel.makefile().readline().split())
+        assert settled(lambda: shell not in processes.running())
+        before = time.monotonic()
+    try:
+        assert time.monotonic() - before < 40
+        assert daemon in processes.running()
+    finally:
+        os.kill(daemon, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("kind", ["openssh", "asyncssh"])

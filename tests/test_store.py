@@ -136,11 +136,10 @@ def test_modules_that_are_used_again_are_compiled_ahead(
 
     names, found = local.call(look)
     assert (names, found) == (["part0", "part29"], [])
-    for _ in range(50):
+    deadline = time.monotonic() + 30
+    while not found and time.monotonic() < deadline:
         names, found = local.call(look)
         assert names == ["part0", "part29"]
-        if found:
-            break
         time.sleep(0.05)
     assert found == sorted(["large", *(f"large.part{number}" for number in range(30))])
     for _ in range(2):
@@ -386,7 +385,7 @@ def test_a_request_that_no_worker_of_ours_makes_ends_the_call_alone(local: Any) 
                 continue
         import time
 
-        time.sleep(0.3)
+        time.sleep(50)
 
     from fabremote import RemoteProcessDied
 

@@ -151,11 +151,75 @@ def test_pty_is_fabrics_setting(openssh: Server) -> None:
         assert not context.python(pty=False).call(os.isatty, 0)
 
 
-def test_the_process_of_a_block_has_none(place: Any) -> None:
-    py = place.python(pty=True, hide=True)
-    with pytest.raises(ValueError, match="Call outside the block"), py:
-        pass
-    assert py.call(os.isatty, 0)
+# One for the calls of a block
+
+
+def own_terminal() -> list[Any]:
+    return [os.getpid(), os.ttyname(0), os.isatty(1), os.environ["TERM"]]
+
+
+def test_the_calls_of_a_block_share_a_terminal(place: Any) -> None:
+    with place.python(pty=True, hide=True, env={"TERM": "dumb"}) as py:
+        first = py.call(own_terminal)
+        assert first[2:] == [True, "dumb"]
+        for text in ("one", "two"):
+            result = py.run(print, text)
+            # Each call's output is its own, and all of it is there.
+            assert (result.stdout, result.pty) == (f"{text}\r\n", True)
+        assert py.run(print_much).stdout.count("\r\n") == 20_000
+        assert py.call(own_terminal) == first
+        assert [py.submit(own_terminal).result() for _ in range(2)] == [first, first]
+    with pytest.raises(ProcessLookupError):
+        os.kill(first[0], 0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_responders_answer_the_calls_of_a_block(version: str) -> None:
+    python = interpreters.found()[version]
+    watchers = [Responder("name", "Ada é\n"), Responder("password", "secret\n")]
+    with (
+        wrap(invoke.Context()) as context,
+        context.python(python=python, pty=True, watchers=watchers, hide=True) as py,
+    ):
+        assert [py.call(ask) for _ in range(2)] == [["Ada é", "secret"]] * 2
+
+
+def ask_for_one() -> str:
+    try:
+        return input("? ")
+    except EOFError:
+        return "the end"
+
+
+def test_each_call_of_a_block_reads_what_is_typed_to_it(place: Any) -> None:
+    with place.python(pty=True, hide=True) as py:
+        # That nobody types is told to each, also where the one before didn't read it.
+        py.call(print)
+        futures = [py.submit(fn) for fn in (print, ask_for_one, print, read_all, ask_for_one)]
+        assert [future.result() for future in futures] == [None, "the end", None, "", "the end"]
+
+
+def test_a_file_is_typed_to_the_calls_of_a_block(place: Any) -> None:
+    with place.python(pty=True, hide=True, in_stream=io.StringIO("1\n2\n3\n")) as py:
+        assert [py.call(ask_for_one) for _ in range(2)] == ["1", "2"]
+        assert py.call(read_all) == "3\n"
+
+
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def test_an_interrupt_ends_the_call_that_runs_and_not_the_block(place: Any) -> None:
+    with place.python(pty=True, hide=True) as py:
+        pid = py.call(os.getpid)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                py.call(os.kill, pid, signal.SIGINT)
+            # Late, when the call has ended.
+            os.kill(pid, signal.SIGINT)
+            assert py.call(os.getpid) == pid
+        py.call(ignore_interrupts)
+        py.call(os.kill, pid, signal.SIGINT)
 
 
 def test_a_call_beside_one_with_a_terminal_has_none(place: Any) -> None:
@@ -182,19 +246,26 @@ def test_a_host_without_terminals_says_so(tmp_path: Path) -> None:
         py = context.python(python=str(script), pty=True)
         with pytest.raises(OSError, match="the host has no terminal for pty=True"):
             py.call(look)
+        with py:
+            for _ in range(2):
+                with pytest.raises(OSError, match="the host has no terminal for pty=True"):
+                    py.call(look)
         assert context.python(python=str(script)).call(max, 1, 2) == 2
 
 
 # A local terminal
 
 SCRIPT = """
-import os, signal, sys, time
+import os, select, signal, sys, time
 import invoke
 from fabremote import Connection, RemoteTimeout, wrap
 
 
 def talk():
-    signal.signal(signal.SIGWINCH, lambda *_: print("now", *os.get_terminal_size()))
+    # Not by print, amid whose own writing the signal may come.
+    signal.signal(
+        signal.SIGWINCH, lambda *_: os.write(1, b"now %d %d\\n" % (*os.get_terminal_size(),))
+    )
     print("first", *os.get_terminal_size(), os.environ["TERM"])
     print("hello", input("name? "))
     try:
@@ -211,6 +282,32 @@ def talk():
 def sleep():
     print("sleeping")
     time.sleep(60)
+
+
+def leave_unread():
+    print("unread?")
+    select.select([0], [], [])
+
+
+def ask(before):
+    signal.signal(signal.SIGWINCH, lambda *_: print("now", *os.get_terminal_size()))
+    print(before, input("name? "))
+    return os.getpid()
+
+
+def block(py):
+    with py:
+        pid = py.call(ask, "one")
+        print("between", input("here? "))
+        try:
+            py.call(sleep)
+        except KeyboardInterrupt:
+            print("interrupted")
+        # What is left unread, an end of file and a line, is not the next call's.
+        py.submit(print).result()
+        py.call(leave_unread)
+        assert py.call(ask, "two") == pid
+        assert py.call(debug, 21) == 77
 
 
 def debug(number):
@@ -245,7 +342,9 @@ with place() as c:
     if what == "debug":
         print(c.python(pty=True, python=python).call(debug, 21))
     elif what == "timeout":
-        then(lambda: c.python(pty=True, timeout=0.5).call(sleep))
+        then(lambda: c.python(pty=True, timeout=1).call(sleep))
+    elif what == "block":
+        block(c.python(pty=True))
     elif what == "plain":
         print(repr(c.python(in_stream=sys.stdin).call(read)))
     else:
@@ -289,6 +388,42 @@ def test_a_user_types_to_the_function(
         assert terminal.rest().endswith("then this\r\n")
 
 
+@pytest.mark.parametrize("where", ["openssh", "local"])
+def test_a_user_types_to_each_call_of_a_block(
+    where: str, script: Path, request: pytest.FixtureRequest
+) -> None:
+    args = []
+    if where == "openssh":
+        server: Server = request.getfixturevalue(where)
+        args = [server.hosts[0], server.user, str(server.port), server.key]
+    with Terminal(script, "block", *args) as terminal:
+        terminal.expect("name? ")
+        assert terminal.raw
+        terminal.resize(40, 120)
+        terminal.expect("now 120 40")
+        terminal.type("Ada\r")
+        terminal.expect("one Ada")
+        # Between its calls the terminal is this program's.
+        terminal.expect("here? ")
+        assert terminal.restored
+        terminal.type("me\n")
+        terminal.expect("between me")
+        terminal.expect("sleeping")
+        terminal.type("\x03")
+        terminal.expect("interrupted")
+        terminal.expect("unread?")
+        terminal.type("lost\r")
+        terminal.expect("name? ")
+        terminal.type("Bob\r")
+        terminal.expect("two Bob")
+        terminal.expect("(Pdb) ")
+        terminal.type("twice = 77\r")
+        terminal.expect("(Pdb) ")
+        terminal.type("continue\r")
+        assert terminal.end() == 0
+        assert terminal.restored
+
+
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 def test_the_debugger_is_used_as_if_it_were_here(script: Path, version: str) -> None:
     python = interpreters.found()[version]
@@ -318,7 +453,8 @@ def test_the_terminal_is_restored_whatever_ends_the_call(
     script: Path, what: str, raised: str
 ) -> None:
     with Terminal(script, "timeout" if what == "timeout" else "sleep") as terminal:
-        terminal.expect("sleeping")
+        if what != "timeout":
+            terminal.expect("sleeping")
         if what == "typed":
             terminal.type("\x03")
         elif what == "sent":

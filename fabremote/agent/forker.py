@@ -137,9 +137,9 @@ def serve_one(sock, me, own, waiting):
 
 
 def extend(blob):
-    """Have a module of the agent's here: its name, NUL, and its source, compressed."""
+    """Have a module of the agent's here: its name, NUL, and its source or code, compressed."""
     name, _, source = blob.partition(b"\0")
-    sys.modules[__package__].add(name.decode(), zlib.decompress(source).decode())
+    sys.modules[__package__].add(name.decode(), marshal.loads(zlib.decompress(source)))
 
 
 def receive(sock, size):

@@ -4,18 +4,20 @@ Sent before the first such process starts. Its payloads come one by one: the
 supervisor sends the next when a call has been answered.
 """
 
+import _signal  # type: ignore[import-not-found]
 import os
 
-from . import bundle, classes, loader, streaming, worker
+from . import answers, bundle, classes, loader, streaming, worker
 
 
 def serve(payload_fd, reply_fd, received):
     """Run the calls that arrive on ``payload_fd`` until its end; never returns."""
     me = os.getpid()
+    handler = rest(_signal.default_int_handler)
     loader.MADE = {}
     while received is not None:
         bundle.connect(payload_fd, reply_fd)
-        pieces = worker.respond(received)
+        pieces, handler = respond(received, handler)
         worker.flush()
         if os.getpid() != me:
             # The function forked and both sides came back; one answer is enough.
@@ -31,6 +33,30 @@ def serve(payload_fd, reply_fd, received):
             received[0].update(env=None, cwd=None)
     worker.end()
     os._exit(0)
+
+
+def respond(received, handler):
+    """Run a call, in which Ctrl-C has its handler; return its answer's pieces, and the handler."""
+    try:
+        if handler is not None:
+            _signal.signal(_signal.SIGINT, handler)
+        pieces = worker.respond(received)
+        return pieces, rest(handler)
+    except KeyboardInterrupt as error:
+        # It came when the function had returned.
+        handler = rest(handler)
+        return worker.failed(b"E", error, answers.Encoder()), handler
+
+
+def rest(handler):
+    """Have a Ctrl-C that comes late, between calls, do nothing; return the handler it had."""
+    before = _signal.getsignal(_signal.SIGINT)
+    _signal.signal(_signal.SIGINT, late)
+    return handler if before is late else before
+
+
+def late(number, frame):
+    """A call's Ctrl-C has come after it."""
 
 
 def forget_unfinished():

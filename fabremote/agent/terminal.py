@@ -1,9 +1,9 @@
 """A call's terminal, with ``pty=True``: its streams, and the caller's keyboard and window.
 
-The supervisor makes a pair for the call. Our end of it is relayed like the pipes,
-as the call's stdout and stdin, whatever the function does meanwhile; the other
-end is opened by the worker, whose controlling terminal it becomes, by the name
-that comes as one of the call's blobs. Frames never go over it.
+The supervisor makes a pair for the call, or for a lasting process. Our end of it is
+relayed like the pipes, as the call's stdout and stdin, whatever the function does
+meanwhile; the other end is opened by the worker, whose controlling terminal it becomes,
+by the name that comes as one of the call's blobs. Frames never go over it.
 
 Sent with the first call that has a terminal, see `wire.HAS_PTY`.
 """
@@ -66,7 +66,19 @@ def resize(call, data):
             fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
+def clear(call):
+    """Throw away what was typed to a lasting process's last call and never read."""
+    del call.queues[call.stdin][:]
+    for fd in call.fds.difference(call.outputs):
+        if os.isatty(fd):
+            # On our end that is what is on its way to the other, on that what has arrived.
+            termios.tcflush(fd, termios.TCOFLUSH if fd in call.queues else termios.TCIFLUSH)
+
+
 # In the worker
+
+# Whether this process has it.
+HELD = []  # type: list[int]
 
 
 def install(given):
@@ -75,12 +87,15 @@ def install(given):
     ``given``: the encoding, and the names of the variables that the caller gave.
     """
     encoding, variables = given
+    if HELD:
+        return
     name, number, why = marshal.loads(loader.BLOBS[KEY])
     if name is None:
         text = why + ": the host has no terminal for pty=True; all may be in use (kernel.pty.max)"
         raise OSError(number, text)
     fd = os.open(name, os.O_RDWR)
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+    HELD.append(fd)
     if encoding.replace("_", "-").lower() in ("utf-8", "utf8"):
         modes = termios.tcgetattr(fd)
         modes[0] |= IUTF8

@@ -9,7 +9,7 @@ class Turn:
     def __init__(self, supervisor, process, number, flags, blobs):
         self.pack = wire.packer(flags)
         self.supervisor, self.process, self.number = supervisor, process, number
-        self.blobs, self.pieces = blobs, []
+        self.blobs, self.pieces, self.typed = blobs, [], []
         if process is None:
             self.say_unbegun(0)
         else:
@@ -19,12 +19,16 @@ class Turn:
 
     def take(self, kind, data):
         """Act on a frame of the caller's for this call."""
-        if self.process.number == self.number or kind == wire.STDIN:
-            self.process.take(kind, data)
+        process = self.process
+        early = kind == wire.RESIZE or (kind == wire.STDIN and not process.anew)
+        if process.number == self.number or early:
+            process.take(kind, data)
+        elif kind == wire.STDIN:
+            self.typed.append(data)
         elif kind == wire.DATA:
             self.pieces.append(data)
         elif kind in (wire.CANCEL, wire.SKIP):
-            self.process.turns.remove(self)
+            process.turns.remove(self)
             self.say_unbegun(0)
 
     def say_unbegun(self, status):
@@ -35,7 +39,7 @@ class Turn:
 
     def pending(self):
         """Return how many bytes wait for its turn."""
-        return sum(map(len, self.pieces))
+        return sum(map(len, self.pieces + self.typed))
 
     def listen(self):
         """Nothing of its own is heard: its process's is."""

@@ -30,7 +30,7 @@ CREDIT = 4  # this many bytes of its output were consumed (8 bytes)
 CANCEL = 5  # kill it and all it started
 STORE = 6  # call 0: a piece of a blob to keep; data: its digest, and the piece
 DROP = 7  # call 0: the digests of blobs that no later call needs
-EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, and its source, compressed
+EXTEND = 8  # call 0: a module of the agent's; data: its name, NUL, its marshalled source or code
 END = 9  # a lasting process is to end, once the calls in it have
 SKIP = 10  # of a call in a lasting process: drop it unless it has begun
 # Call 0: a sign of life, both ways; to the agent with a tick in milliseconds (8 bytes).

@@ -114,7 +114,7 @@ def read_payload(fd, ahead=b""):
     while received is not None and received[0] & bundle.STREAMED and received[0] < bundle.BLOBBED:
         # Of a stream that has ended before.
         received = bundle.receive(fd, received[2])
-    if received is not None and received[0] & bundle.BLOBBED:
+    while received is not None and received[0] & bundle.BLOBBED:
         bundle.read_blobs(received[1])
         received = bundle.receive(fd, received[2])
     if received is None:

@@ -68,6 +68,8 @@ class Worker:
         self.turns = []
         self.given = set()
         self.ending = False
+        # Whether each of these calls is typed to by itself, on the process's terminal.
+        self.anew = False
 
     def born(self, pid):
         """The worker's process is there."""
@@ -82,7 +84,8 @@ class Worker:
         self.pack = wire.packer(flags)
         if flags & wire.LASTING:
             self.home = number
-        if not flags & wire.HAS_STDIN:
+        self.anew = flags & (wire.HAS_PTY | wire.HAS_STDIN) == wire.HAS_PTY
+        if not flags & (wire.HAS_PTY | wire.HAS_STDIN):
             self.drop(self.stdin)
         if blobs:
             self.queues[self.payload] = bundle.blob_message(blobs)
@@ -367,7 +370,10 @@ class Worker:
             self.number, self.window, self.pack = turn.number, wire.WINDOW, turn.pack
             blobs = [blob for blob in turn.blobs if blob[0] not in self.given]
             self.given.update([blob[0] for blob in blobs])
+            if self.anew:
+                loader.part("terminal").clear(self)
             self.put(self.payload, *((bundle.blob_message(blobs) if blobs else []) + turn.pieces))
+            self.put(self.stdin, *turn.typed)
             self.listen()
         elif self.ending:
             self.drop(self.payload)

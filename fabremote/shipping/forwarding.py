@@ -24,11 +24,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fabremote.agent.bundle import MORE, PACKAGE, REQUEST, TOTAL
-from fabremote.bootstrap import EXTRA_MODULES, agent_source
 from fabremote.exceptions import ResultError
 from fabremote.shipping.finding import find_spec
 from fabremote.shipping.modules import Scope, stale, with_parents
 from fabremote.shipping.sources import MARSHAL, Source, is_installed_file
+from fabremote.upload import EXTRA_MODULES, agent_source
 
 # The largest data file that is sent, in bytes.
 LARGEST = 64 << 20

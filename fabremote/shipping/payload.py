@@ -11,7 +11,7 @@ from typing import Any
 
 from fabremote import terminals
 from fabremote.agent.answers import Chunks
-from fabremote.bootstrap import RemotePython, extra
+from fabremote.bootstrap import RemotePython
 from fabremote.exceptions import ShippingError
 from fabremote.options import Options
 from fabremote.shipping import culprits, records
@@ -22,6 +22,7 @@ from fabremote.shipping.pickler import PayloadPickler
 from fabremote.shipping.reducers import Forbidden
 from fabremote.shipping.sources import MARSHAL
 from fabremote.store import Parcel
+from fabremote.upload import extra
 
 _TOTAL = struct.Struct(">Q")
 _LENGTH = struct.Struct(">I")

@@ -16,7 +16,7 @@ from invoke.context import Context
 
 from fabremote.agent import classes as agent_classes
 from fabremote.agent import importing, loader, sources, streaming
-from fabremote.bootstrap import EXTRA_MODULES, RemotePython
+from fabremote.bootstrap import RemotePython
 from fabremote.shipping import class_source, classes, code, third_party, this_side
 from fabremote.shipping.iterators import ahead_of, streams
 from fabremote.shipping.modules import Scope
@@ -24,6 +24,7 @@ from fabremote.shipping.reducers import LIBRARY_CODES, REDUCERS, Forbidden, libr
 from fabremote.shipping.singletons import Singleton
 from fabremote.shipping.singletons import table as singletons
 from fabremote.store import Blob
+from fabremote.upload import EXTRA_MODULES
 
 # Constant bytes from this many on are sent once to an agent, up to so many of them in a payload.
 BLOB = 200
