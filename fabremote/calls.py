@@ -84,7 +84,7 @@ class Call(Messages):
         self.inside = process.number if process is not None else None
         self.begun = True  # over there, as far as is known
         self._record = record
-        # What was admitted of the far side's frames, by the thread that receives, and of that handled.
+        # What was admitted of the frames, by the thread that receives, and of that handled.
         self._admitted = self._handled = 0
         self._flooded = self._ended = False
         # What the thread that receives, or that answers requests, has the call end with.

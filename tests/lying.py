@@ -113,7 +113,7 @@ def done(call: int = 1, data: bytes = wire.STATUS.pack(1, 0, 0)) -> bytes:
 
 _PROGRAM = """#!{python} -S
 import os, re, struct, sys
-size = int(re.search(r"len\\(d\\)<(\\d+)", sys.argv[-1])[1])
+size = sum(map(int, re.findall(r"[md]=r\\((\\d+)\\)", sys.argv[-1])))
 def read(count):
     found = b""
     while len(found) < count:
