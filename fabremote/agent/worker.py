@@ -41,8 +41,9 @@ def payload(header, data):
 REHEARSAL = payload(
     {"env": {}, "cwd": None, "encoding": "utf-8", "beside": ()}, dumps((len, ("",), {}, ()), 4)
 )
-
-
+REHEARSAL = TOTAL.pack(len(REHEARSAL)) + REHEARSAL
+# What is there as it is called is never collected, so that workers share its pages.
+freeze = getattr(gc, "freeze", gc.isenabled)
 # From so many runs on Python adapts code no further; what workers don't adapt they share.
 WARM = 24
 
@@ -50,8 +51,6 @@ WARM = 24
 def serve(payload_fd, reply_fd):
     """Run the call that arrives on ``payload_fd``; never returns."""
     me = os.getpid()
-    rehearse()
-    gc.enable()
     received = read_payload(payload_fd)
     if received is None:
         os._exit(0)
@@ -76,15 +75,11 @@ def rehearse():
     A forked process copies each page at its first write to it, which makes up
     most of what a small call costs; here nobody waits for it.
     """
-    reading, writing = os.pipe()
-    write_all(writing, [REHEARSAL])
-    received = read_payload(reading)
-    bundle.connect(reading, writing)
+    received = read_payload(-1, REHEARSAL)
+    bundle.connect(-1, -1)
     respond(received)
     flush()
     bundle.disconnect()
-    os.close(reading)
-    os.close(writing)
 
 
 def settle():
