@@ -187,7 +187,7 @@ class RemoteHost:
     def _channel(self, transport: Any) -> Link:
         try:
             with told_by_errors():
-                link = ChannelLink(self.context.create_session())
+                link = ChannelLink(self.context.create_session(), self.label)
         except (OSError, SSHException, EOFError) as error:
             text = f"No session could be opened on {self.label}: {error or type(error).__name__}"
             if is_refusal(error):
