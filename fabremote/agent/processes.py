@@ -34,12 +34,17 @@ def isolate(parent):
     As its own subreaper it stays the ancestor of all that it starts, so that
     what a cancelled call left in other sessions is found too.
     """
-    os.setsid()
     die_with(parent)
     _prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+
+
+def disown():
+    """Undo of `isolate` what only a worker is."""
+    _prctl(_PDEATHSIG, 0, 0, 0, 0)
+    _prctl(_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def die_with(parent):

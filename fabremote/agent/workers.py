@@ -143,7 +143,7 @@ class Worker:
             self.supervisor.unwatch(fd)
             if fd == self.stdin and self.stdin_ends:
                 self.drop(fd)
-        if fd == self.payload:
+        if fd == self.payload and (queue or self.supervisor.behind):
             self.supervisor.rest_stdin()
 
     def pending(self):
@@ -359,7 +359,8 @@ class Worker:
         """Say that a call, or a lasting process, has ended, and how."""
         status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
         self.supervisor.calls.pop(number, None)
-        self.supervisor.rest_stdin()
+        if self.supervisor.behind:
+            self.supervisor.rest_stdin()
         self.supervisor.send(wire.DONE, number, status)
 
     def advance(self):
