@@ -155,6 +155,7 @@ with Connection(**json.loads(sys.argv[1])) as conn:
 """
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
 def test_little_memory_beyond_the_payload_itself(openssh: Any, tmp_path: Path) -> None:
     pytest.importorskip("numpy")
