@@ -1,7 +1,9 @@
 """Processes of a call: set apart at the start, found and killed at the end."""
 
 import _signal  # type: ignore[import-not-found]
+import fcntl
 import os
+import select
 import time
 
 # Between SIGTERM and SIGKILL, in seconds.
@@ -28,6 +30,11 @@ def c_function(name):
 _prctl = c_function("prctl")
 
 
+def adopt():
+    """Become the parent of what loses its own below this process, where Linux can do that."""
+    _prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def isolate(parent):
     """Set a new worker apart: its own session, default signals, dying with its parent.
 
@@ -36,7 +43,7 @@ def isolate(parent):
     """
     os.setsid()
     die_with(parent)
-    _prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt()
     for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
@@ -104,6 +111,20 @@ def kill_tree(leader):
         os.killpg(leader, _signal.SIGKILL)
     except OSError:
         pass
+
+
+def unread(fd, patience):
+    """Return how many bytes lie in a pipe that nobody can read any more.
+
+    That is -1 if somebody still can after ``patience`` milliseconds, or if it isn't known.
+    """
+    ended = select.poll()
+    ended.register(fd, 0)
+    if ended.poll(patience):
+        import termios
+
+        return memoryview(fcntl.ioctl(fd, termios.FIONREAD, bytes(4))).cast("i")[0]
+    return -1
 
 
 class Group:
