@@ -73,6 +73,8 @@ def ask(sock, fds):
 def run(sock):
     """Fork a worker for each request until the supervisor is gone."""
     me = os.getpid()
+    # What a killed worker leaves is reaped at once, whatever process 1 is here.
+    processes.adopt()
     reading, writing = os.pipe()
     for fd in (reading, writing):
         os.set_blocking(fd, False)
@@ -111,8 +113,9 @@ def tell_ends(sock):
             return
         if pid == 0:
             return
-        ALIVE.discard(pid)
-        sock.send(MESSAGE.pack(ENDED, pid, status))
+        if pid in ALIVE:
+            ALIVE.discard(pid)
+            sock.send(MESSAGE.pack(ENDED, pid, status))
 
 
 def serve_one(sock, me, own, waiting):
