@@ -58,7 +58,7 @@ class Call(Messages):
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
     session's service thread for a submitted call; but its answer's bytes are
-    put in their place by the session's reader, which has them in its hands.
+    put in their place by the thread that receives, which has them in its hands.
     ``provide`` answers what the function asks for while it runs, see
     ``shipping.forwarding``. ``process``: the lasting process that it runs in, if
     it has no process of its own. A lasting process itself is a call too, with the
@@ -84,10 +84,10 @@ class Call(Messages):
         self.inside = process.number if process is not None else None
         self.begun = True  # over there, as far as is known
         self._record = record
-        # What was admitted of the far side's frames, by the reader, and of that handled.
+        # What was admitted of the frames, by the thread that receives, and of that handled.
         self._admitted = self._handled = 0
         self._flooded = self._ended = self._told = False
-        # What the reader, or the thread that answers requests, has the call end with.
+        # What the thread that receives, or that answers requests, has the call end with.
         self._fault: BaseException | None = None
         self.timeout = options.timeout
         self.deadline = time.monotonic() + options.timeout if options.timeout else None
@@ -111,7 +111,7 @@ class Call(Messages):
             self.abort(error)
 
     def admit(self, kind: int, data: Data) -> None:
-        """Take a frame from the link, in its reader's thread: no more than an agent sends."""
+        """Take a frame, in the thread that receives: no more than an agent sends."""
         if self._ended:
             return
         if len(data) != SIZES.get(kind, len(data)):

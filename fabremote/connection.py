@@ -181,7 +181,7 @@ class RemoteHost:
     def _channel(self, transport: Any) -> Link:
         try:
             with told_by_errors():
-                link = ChannelLink(self.context.create_session())
+                link = ChannelLink(self.context.create_session(), self.label)
         except (OSError, SSHException, EOFError) as error:
             if isinstance(error, EOFError):
                 transport.close()  # It is broken, though its own thread may not know yet.

@@ -98,7 +98,7 @@ class Messages(Inbox):
         for frame in frames(self.number, pieces):
             if self.done or self._failure is not None:
                 return
-            # The reader sees a broken link, too.
+            # Whoever receives sees a broken link, too.
             with contextlib.suppress(OSError):
                 self.session.send(frame)
 

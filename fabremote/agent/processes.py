@@ -30,23 +30,26 @@ def c_function(name):
 _prctl = c_function("prctl")
 
 
-def adopt():
-    """Become the parent of what loses its own below this process, where Linux can do that."""
-    _prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def isolate(parent):
     """Set a new worker apart: its own session, default signals, dying with its parent.
 
     As its own subreaper it stays the ancestor of all that it starts, so that
     what a cancelled call left in other sessions is found too.
     """
-    os.setsid()
     die_with(parent)
-    adopt()
+    _prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+
+
+def disown():
+    """Undo of `isolate` what only a worker is.
+
+    The forker is a subreaper, too: what a killed worker leaves is reaped at once,
+    whatever process 1 is here.
+    """
+    _prctl(_PDEATHSIG, 0, 0, 0, 0)
 
 
 def die_with(parent):

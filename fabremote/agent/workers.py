@@ -60,8 +60,6 @@ class Worker:
         self.poured, self.unread = 0, -1
         # A lasting process's own number, the calls that wait for it, the blobs that it has.
         self.home, self.turns, self.given = None, [], set()
-        # Whether each of these calls is typed to by itself, on the process's terminal.
-        self.anew = False
 
     def born(self, pid):
         """The worker's process is there."""
@@ -76,6 +74,7 @@ class Worker:
         self.pack = wire.packer(flags)
         if flags & wire.LASTING:
             self.home = number
+        # Whether each call in it is typed to by itself, on the process's terminal.
         self.anew = flags & (wire.HAS_PTY | wire.HAS_STDIN) == wire.HAS_PTY
         if not flags & (wire.HAS_PTY | wire.HAS_STDIN):
             self.drop(self.stdin)
@@ -137,7 +136,7 @@ class Worker:
             self.supervisor.unwatch(fd)
             if fd == self.stdin and self.stdin_ends:
                 self.drop(fd)
-        if fd == self.payload:
+        if fd == self.payload and (queue or self.supervisor.behind):
             self.supervisor.rest_stdin()
 
     def pending(self):
@@ -353,7 +352,8 @@ class Worker:
         fate = 0 if answered else self.fate(0)
         status = wire.pack_status(answered, self.cancelled is not None, self.status or 0, fate)
         self.supervisor.calls.pop(number, None)
-        self.supervisor.rest_stdin()
+        if self.supervisor.behind:
+            self.supervisor.rest_stdin()
         self.supervisor.send(wire.DONE, number, status)
 
     def fate(self, patience=1000):
