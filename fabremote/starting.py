@@ -98,7 +98,6 @@ class Greeting:
             timer.join()
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
-        self._link.settle()
         return Session(self._link, label, self.python, rest, self._options.heartbeat)
 
     def noise(self) -> str:
