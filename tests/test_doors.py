@@ -742,6 +742,31 @@ def test_closing_ends_the_connecting_of_another_thread(home: Path) -> None:
             future.result(30)
 
 
+def test_closing_ends_a_connecting_that_has_not_come_to_its_socket(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, closed = threading.Event(), threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        looking.set()
+        closed.wait(10)
+        return look_up(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with deaf() as port, ThreadPoolExecutor(1) as pool:
+        c = Connection("127.0.0.1", port=port)
+        future = pool.submit(c.call, os.getpid)
+        assert looking.wait(10)
+        begun = time.monotonic()
+        c.close()
+        closed.set()
+        with pytest.raises(RemoteConnectionRefused, match="closed from this side"):
+            future.result(30)
+        assert time.monotonic() - begun < 20
+        assert not c.is_connected
+
+
 def test_a_slow_local_wrapper_is_given_up_with_what_it_started() -> None:
     begun = time.monotonic()
     with wrap(invoke.Context()) as c:
