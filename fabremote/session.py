@@ -17,7 +17,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fabremote import terminals
 from fabremote.agent import wire
@@ -27,12 +27,13 @@ from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteEx
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN
-from fabremote.outbox import Outbox
+from fabremote.outbox import Outbox, apart
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
 
 Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
+Pieces = Sequence[bytes | memoryview]
 
 # Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
 IN_FLIGHT = 128
@@ -70,8 +71,9 @@ class Session:
         self._lost: str | None = None
         # Whether the agent has told, as it failed, of each call that had begun.
         self._told = False
-        self._closed = False
-        self._broken = False
+        # Whether it was given up, as nothing was heard from it.
+        self.silent = False
+        self._closed = self._broken = False
         self._service: Service | None = None
         # The numbers of streams that were dropped and are being closed there.
         self.lingering: set[int] = set()
@@ -104,12 +106,14 @@ class Session:
         try:
             with self.watched(call.deadline, len(parcel.pieces) > 1):
                 self._send_call(call, parcel)
-            call.start_stdin()
         except OSError:
-            # The reader sees the broken link too, and tells the call.
+            # Some of it has not gone, so that it can't begin. Whoever receives tells the call.
+            call.begun = False
             self._break()
         except BaseException as error:
             call.abort(error)
+        else:
+            call.start_stdin()
 
     def reserve(self) -> bool:
         """Wait for one of the places that an agent has for calls; `forget` gives it back.
@@ -154,17 +158,21 @@ class Session:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
         self._send_opening(opening, parcel, call.deadline)
+        if pieces:
+            apart(lambda: self._send_pieces(call, pieces, size))
+        else:
+            call.report("up", size, size)
+
+    def _send_pieces(self, call: Call, pieces: Pieces, size: int) -> None:
         pack = wire.Packer().pack if call.flags & wire.PACKS else None
         sent = 0
         for piece in pieces:
             for part in self._cut(piece):
-                if call.done:
+                if call.done or call.killed:
                     return
                 self._send_part(call.number, part, pack)
                 sent += len(part)
                 call.report("up", sent, size)
-        if not pieces:
-            call.report("up", size, size)
 
     def _cut(self, piece: bytes | memoryview) -> Iterator[memoryview]:
         """Yield a piece of a payload in parts that fill the link's packets, each in a frame."""
@@ -303,6 +311,7 @@ class Session:
             return self._service
 
     def _give_up(self, seconds: float) -> None:
+        self.silent = True
         with self._lock:
             self._lost = self._lost or f"nothing was heard from it for {seconds:g} seconds"
         self._link.abandon(seconds)

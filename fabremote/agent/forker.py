@@ -119,8 +119,9 @@ def tell_ends(sock):
             return
         if pid == 0:
             return
-        ALIVE.discard(pid)
-        sock.send(MESSAGE.pack(ENDED, pid, status))
+        if pid in ALIVE:
+            ALIVE.discard(pid)
+            sock.send(MESSAGE.pack(ENDED, pid, status))
 
 
 def serve_one(sock, me, own, waiting):

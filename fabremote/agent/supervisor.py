@@ -347,8 +347,8 @@ class Supervisor:
             processes.kill_tree(pid)
         text = "%s: %s" % (type(error).__name__, error)
         self.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])
-        for number in self.calls:
-            self.send(wire.DONE, number, wire.pack_status(False, True, 0))
+        for number, call in self.calls.items():
+            self.send(wire.DONE, number, wire.pack_status(False, True, 0, call.fate()))
         self.send(wire.CRASH, 0)
         _signal.alarm(2)  # Nobody may be there to read it.
         os.set_blocking(self.stdout, True)

@@ -95,6 +95,10 @@ class Turn:
         status = wire.pack_status(False, False, status, wire.UNBEGUN)
         self.supervisor.send(wire.DONE, self.number, status)
 
+    def fate(self):
+        """Return `UNBEGUN` if it has not begun, or 0."""
+        return wire.UNBEGUN * (self.process.number != self.number)
+
     def pending(self):
         """Return how many bytes wait for its turn."""
         return sum(map(len, self.pieces + self.typed))

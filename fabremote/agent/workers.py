@@ -48,28 +48,18 @@ class Worker:
         self.fds = {payload, reply, stdin} | set(outputs)
         for fd in self.fds:
             os.set_blocking(fd, False)
-        self.number = None
+        self.number = self.missing = self.cancelled = self.status = self.pack = None
         self.queues = {self.payload: [], self.stdin: []}
-        self.stdin_ends = False
         self.window = wire.WINDOW
         self.answer = b""
-        self.missing = None
         # Whether it has asked or streamed; how much of a stream's message is still to come.
         self.asked, self.streaming, self.item = False, False, 0
-        self.cancelled = None
-        self.status = None
-        self.doomed = False
-        self.dozing = False
+        self.doomed = self.dozing = self.noted = self.stdin_ends = self.ending = False
         self.relayed = 0.0
-        self.noted = False
-        self.pack = None
+        # How many bytes went into the payload's pipe, and how many of them nobody will read.
+        self.poured, self.unread = 0, -1
         # A lasting process's own number, its last call and those that wait, the blobs it has.
-        self.home = self.turn = None
-        self.turns = []
-        self.given = set()
-        self.ending = False
-        # Whether each of these calls is typed to by itself, on the process's terminal.
-        self.anew = False
+        self.home, self.turn, self.turns, self.given = None, None, [], set()
 
     def born(self, pid):
         """The worker's process is there."""
@@ -84,6 +74,7 @@ class Worker:
         self.pack = wire.packer(flags)
         if flags & wire.LASTING:
             self.home = number
+        # Whether each call in it is typed to by itself, on the process's terminal.
         self.anew = flags & (wire.HAS_PTY | wire.HAS_STDIN) == wire.HAS_PTY
         if not flags & (wire.HAS_PTY | wire.HAS_STDIN):
             self.drop(self.stdin)
@@ -130,7 +121,9 @@ class Worker:
         queue = self.queues[fd]
         try:
             taken = wire.write(fd, queue)
+            self.poured += taken if fd == self.payload else 0
         except OSError:
+            self.fate(0)
             taken = sum(map(len, queue))
             del queue[:]
             self.drop(fd)
@@ -357,11 +350,18 @@ class Worker:
 
     def say_done(self, number, answered):
         """Say that a call, or a lasting process, has ended, and how."""
-        status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
+        fate = 0 if answered else self.fate(0)
+        status = wire.pack_status(answered, self.cancelled is not None, self.status or 0, fate)
         self.supervisor.calls.pop(number, None)
         if self.supervisor.behind:
             self.supervisor.rest_stdin()
         self.supervisor.send(wire.DONE, number, status)
+
+    def fate(self, patience=1000):
+        """Return `UNBEGUN` if the worker has ended, within so many ms, and read nothing, or 0."""
+        if self.payload in self.fds:
+            self.unread = processes.unread(self.payload, patience)
+        return wire.UNBEGUN * (self.unread == self.poured)
 
     def advance(self):
         """If a lasting process is free, begin the next call in it, or let it end."""

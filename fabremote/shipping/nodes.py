@@ -18,6 +18,7 @@ from typing import Any
 from fabremote.exceptions import ResultError, UntrustedResult
 from fabremote.printing import printable
 from fabremote.shipping import scan, timed
+from fabremote.shipping.collisions import BATCH
 from fabremote.shipping.scan import Cost, Malformed
 
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
@@ -84,8 +85,9 @@ def read(
     refers to. Raises Malformed, whatever is wrong with the bytes.
     """
     try:
-        reader = _Reader(timed.checked(data), buffers=buffers)
-        reader.known, reader.used = known, {}
+        source = timed.checked(data)
+        reader = _Reader(source, buffers=buffers)
+        reader.known, reader.used, reader.source = known, {}, source
         return reader.load(), bool(reader.used)
     except Malformed:
         raise
@@ -98,6 +100,15 @@ def read(
 class _Reader(_pickle.Unpickler):
     known: Callable[[str], bool]
     used: dict[str, Tag]
+    source: timed.Ahead
+
+    def persistent_load(self, items: tuple[Any, ...]) -> frozenset[Any]:
+        """Make a large frozenset, in as many steps as a set has: see `scan`."""
+        made: set[Any] = set()
+        for start in range(0, len(items), BATCH):
+            made.update(items[start : start + BATCH])
+            self.source.peek(1)  # which looks at the clock
+        return frozenset(made)
 
     def find_class(self, module: str, name: str) -> Tag:
         if module != "_fabremote" or not self.known(name):
