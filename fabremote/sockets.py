@@ -181,7 +181,9 @@ def let_go(client: Any) -> None:
     transport = client.get_transport()
     client.close()
     if transport is not None:
-        transport.join(ENDING)
+        # Ctrl-C may come before it was started.
+        if transport.is_alive():
+            transport.join(ENDING)
         transport.packetizer.complete_handshake()
 
 
