@@ -58,7 +58,7 @@ class Call(Messages):
 
     Every frame is handled in one thread: the caller's, in `wait`, or the
     session's service thread for a submitted call; but its answer's bytes are
-    put in their place by the session's reader, which has them in its hands.
+    put in their place by the thread that receives, which has them in its hands.
     ``provide`` answers what the function asks for while it runs, see
     ``shipping.forwarding``. ``process``: the lasting process that it runs in, if
     it has no process of its own. A lasting process itself is a call too, with the
@@ -84,10 +84,10 @@ class Call(Messages):
         self.inside = process.number if process is not None else None
         self.begun = True  # over there, as far as is known
         self._record = record
-        # What was admitted of the far side's frames, by the reader, and of that handled.
+        # What was admitted of the frames, by the thread that receives, and of that handled.
         self._admitted = self._handled = 0
-        self._flooded = self._ended = False
-        # What the reader, or the thread that answers requests, has the call end with.
+        self._flooded = self._ended = self._told = False
+        # What the thread that receives, or that answers requests, has the call end with.
         self._fault: BaseException | None = None
         self.timeout = options.timeout
         self.deadline = time.monotonic() + options.timeout if options.timeout else None
@@ -101,15 +101,17 @@ class Call(Messages):
         self.flags |= wire.PACKS if options.compress else 0
         self.flags |= wire.HAS_PTY if options.pty else 0
         self._progress = reporter(options.progress, name)
-        self._told = False
         self._options = options
 
     def start_stdin(self) -> None:
         """Begin to forward ``in_stream``, if there is one, once the call is sent."""
-        self.stdin.start()
+        try:
+            self.stdin.start()
+        except BaseException as error:
+            self.abort(error)
 
     def admit(self, kind: int, data: Data) -> None:
-        """Take a frame from the link, in its reader's thread: no more than an agent sends."""
+        """Take a frame, in the thread that receives: no more than an agent sends."""
         if self._ended:
             return
         if len(data) != SIZES.get(kind, len(data)):
@@ -148,7 +150,10 @@ class Call(Messages):
     def report(self, direction: str, done: int, total: int) -> None:
         """Tell the caller's ``progress`` how many bytes have gone "up" or come "down"."""
         if self._progress is not None and self._failure is None:
-            self._progress(direction, done, total)
+            try:
+                self._progress(direction, done, total)
+            except Exception as error:
+                self._end_with(error)
 
     def _end_with(self, error: BaseException) -> None:
         """Have the call's own thread end it with an error that another thread met."""
@@ -206,8 +211,9 @@ class Call(Messages):
             self.finish()
         elif kind in (notices.LOST, notices.UNBEGUN):
             # A call that was being killed keeps its own reason.
+            self.begun = self.begun and kind == notices.LOST
             if self._failure is None:
-                self._failure = self.session.loss(self.name, begun=kind == notices.LOST)
+                self._failure = self.session.loss(self.name, self.begun)
             self.session.unheard()
             self.finish()
         elif kind == notices.CANCELLED:
@@ -234,7 +240,7 @@ class Call(Messages):
         answered, cancelled, number, exited = wire.unpack_status(data)
         if cancelled:
             # Not by this call: the agent was told to end.
-            return self.session.loss(self.name)
+            return self.session.loss(self.name, self.begun)
         if answered and self._answer.complete():
             return None
         # A terminal has one stream.
@@ -247,7 +253,7 @@ class Call(Messages):
         message = f"The process of {self.name} on {self.session.label} {how} without an answer."
         if stderr.strip():
             message += f" The last of its {what}: {printable(stderr.strip())}"
-        return RemoteProcessDied(message, None if name else exited, name, stderr)
+        return RemoteProcessDied(message, None if name else exited, name, stderr, self.begun)
 
     def _too_large(self, why: str) -> ResultError:
         size = self._answer.refused or self._answer.total
@@ -306,15 +312,16 @@ class Call(Messages):
             self._progress.close()
         for output in self._outputs.values():
             output.end()
-        if self._feeds is not None:
-            self._close_feeds(self._feeds)
+        # Where nothing has run, the call may go again, with the same iterators.
+        if getattr(self._failure, "begun", True) and self._answer.letter != b"M":
+            self.close_feeds()
 
-    def _close_feeds(self, feeds: Feeds) -> None:
-        if self._answer.letter == b"M":
-            # The function hasn't run: the call goes again, without its own modules.
+    def close_feeds(self) -> None:
+        """Close the generators that the function was given: it is over."""
+        if self._feeds is None:
             return
         try:
-            feeds.close()
+            self._feeds.close()
         except BaseException as error:
             if self._failure is None:
                 self._failure = error

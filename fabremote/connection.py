@@ -16,17 +16,17 @@ from invoke.context import Context
 from paramiko import SSHException
 
 from fabremote import sockets, verification
-from fabremote.bootstrap import GREETING
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
-from fabremote.exceptions import RemoteConnectionLost, RemoteException
+from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost
 from fabremote.interpreter import Interpreter
-from fabremote.links import ChannelLink, Link, ProcessLink, discard
+from fabremote.links import ChannelLink, Link, ProcessLink
 from fabremote.options import Options, PythonOptions
 from fabremote.refusals import refused
 from fabremote.sessions import bound, is_refusal, sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
-from fabremote.sudo import Asker, enter
+from fabremote.sudo import Asker, enter, kill_by
+from fabremote.transports import FastTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -100,16 +100,6 @@ def _in_environment(host: Host, options: Options) -> Options:
     return dataclasses.replace(options, python=python, requires=None)
 
 
-def _kill_by(opener: Callable[[], Link], pid: int) -> None:
-    """Kill a process of another user by the way that it was started."""
-    with contextlib.suppress(OSError, SSHException, EOFError, RemoteException):
-        link = opener()
-        # It leads its session's processes, if a login shell didn't come in between.
-        link.send(f"{GREETING} kill -9 -{pid} || kill -9 {pid}\n".encode())
-        link.status(CHANNEL_TIMEOUT)
-        discard(link)
-
-
 class RemoteHost:
     """A Fabric connection as the place of an interpreter."""
 
@@ -130,9 +120,14 @@ class RemoteHost:
         call has been sent yet.
         """
         options = _in_environment(self, options)
+        sessions = sessions_of(self.context)
+        closings = sessions.closings
         try:
             return self._session(options)
-        except RemoteConnectionLost:
+        except RemoteConnectionLost as error:
+            if sessions.closings != closings:
+                text = f"The connection to {self.label} was closed from this side."
+                raise RemoteCancelled(text) from error
             if self.context.is_connected:
                 raise
             return self._session(options)
@@ -146,7 +141,7 @@ class RemoteHost:
         kill: Callable[[int], None] = self._kill
         if options.sudo:
             opener = functools.partial(enter, opener, options, self._asker())
-            kill = functools.partial(_kill_by, opener)
+            kill = functools.partial(kill_by, opener)
         begin = functools.partial(start, opener, self.label, options, kill)
         return sessions.get(options, transport, begin)
 
@@ -188,14 +183,17 @@ class RemoteHost:
     def _channel(self, transport: Any) -> Link:
         try:
             with told_by_errors():
-                link = ChannelLink(self.context.create_session())
+                link = ChannelLink(self.context.create_session(), self.label)
         except (OSError, SSHException, EOFError) as error:
-            text = f"No session could be opened on {self.label}: {error or type(error).__name__}"
+            if isinstance(error, EOFError):
+                transport.close()  # It is broken, though its own thread may not know yet.
+            why = (str(error) or type(error).__name__).rstrip(".")
+            text = f"No session could be opened on {self.label}: {why}."
             if is_refusal(error):
-                text = f"{text.rstrip('.')}. If all that its sshd allows at once are in use, "
+                text += " If all that its sshd allows at once are in use, "
                 text += "raise MaxSessions in its sshd_config, have less run at once, or raise "
-                text += "remotely.start_timeout to wait longer"
-            raise RemoteConnectionLost(text.rstrip(".") + ".", begun=False) from error
+                text += "remotely.start_timeout to wait longer."
+            raise RemoteConnectionLost(text, begun=False) from error
         sockets.calm(transport)
         return link
 
@@ -221,7 +219,7 @@ class LocalHost:
         if options.sudo:
             asker = Asker(self.context, self.label, getpass.getuser())
             opener = functools.partial(enter, opener, options, asker)
-            kill = functools.partial(_kill_by, opener)
+            kill = functools.partial(kill_by, opener)
         make = functools.partial(start, opener, self.label, options, kill)
         return sessions_of(self.context).get(options, None, make)
 
@@ -288,6 +286,7 @@ class Connection(RemoteCalls, fabric.Connection):
 
         If another thread is still connecting, that fails there.
         """
+        self._set(_fabremote_given_up=True)
         sock = vars(self).get("_fabremote_socket")
         if not self.is_connected and sock is not None:
             sockets.abort(sock)
@@ -308,7 +307,7 @@ class Connection(RemoteCalls, fabric.Connection):
                 verification.prepare(self)
             direct = not self.gateway and "sock" not in self.connect_kwargs
             attempt = self._open_promptly if direct else self._open_behind
-            self._set(_fabremote_socket=None)
+            self._set(_fabremote_socket=None, _fabremote_given_up=False)
             with told_by_errors():
                 result = sockets.persist(
                     attempt, self.time_to_connect(), lambda: self._fabremote_socket
@@ -328,7 +327,7 @@ class Connection(RemoteCalls, fabric.Connection):
         given = self.connect_kwargs
         sock = self.make_socket()
         # Fabric has no way to pass a socket but these, which stay the caller's.
-        made = {"transport_factory": sockets.transport_factory, **given, "sock": sock}
+        made = {"transport_factory": FastTransport, **given, "sock": sock}
         self._set(connect_kwargs=made)
         try:
             return super().open()
@@ -361,6 +360,8 @@ class Connection(RemoteCalls, fabric.Connection):
 
     def _note_socket(self, sock: Any) -> None:
         self._set(_fabremote_socket=sock)
+        if self._fabremote_given_up:
+            sockets.abort(sock)
 
     def make_socket(self) -> Any:
         """Return a new TCP connection to the host, as `open` needs it without a gateway."""

@@ -110,7 +110,8 @@ class RemoteProcessDied(RemoteException):
 
     Attributes: ``exited``, its exit status (int), or None if a signal ended it;
     ``signal``, that signal's name such as ``"SIGSEGV"``, or None; ``stderr``,
-    the last of what it printed there (str).
+    the last of what it printed there (str); ``begun``, False if nothing of the
+    call has run there, True if that is not known.
     """
 
     def __init__(
@@ -119,8 +120,10 @@ class RemoteProcessDied(RemoteException):
         exited: int | None = None,
         signal: str | None = None,
         stderr: str = "",
+        begun: bool = True,
     ) -> None:
         super().__init__(message)
+        self.begun = begun
         self.exited = exited
         self.signal = signal
         self.stderr = stderr

@@ -41,7 +41,7 @@ class Feeder:
         self._ending = ending
         self._room = wire.WINDOW
         self._changed = threading.Condition()
-        self._stopped = False
+        self._stopped = self._used = False
         self._descriptor = _awaited(stream)
         self._wake = os.pipe() if self._descriptor is not None else ()
         self._thread = threading.Thread(target=self._run, name="fabremote-stdin", daemon=True)
@@ -52,6 +52,11 @@ class Feeder:
         with self._changed:
             self._room = min(self._room + count, wire.WINDOW)
             self._changed.notify_all()
+
+    @property
+    def used(self) -> bool:
+        """Whether anything of the stream has been read, or still is."""
+        return self._used or self._thread.is_alive()
 
     def stop(self) -> None:
         """End the thread; a stream without a descriptor may hold it in a read until its next."""
@@ -80,6 +85,7 @@ class Feeder:
                 return
             if data is None:
                 return
+            self._used = self._used or bool(data)
             # If it is the connection that is gone, the call's own error says so.
             with contextlib.suppress(OSError):
                 if not data:

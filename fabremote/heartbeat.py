@@ -96,7 +96,8 @@ class Pulse:
         heard, self.heard = self.heard, False
         self._silent = 0 if heard else self._silent + 1
         self._ticks += 1
-        if self._silent > wire.SILENCE:
+        # It has lasted so many ticks, and up to one more.
+        if self._silent >= wire.SILENCE:
             self.stop()
             # It may take a moment, which the clock has not.
             silence = self._seconds * wire.SILENCE / wire.BEAT

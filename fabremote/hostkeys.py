@@ -28,10 +28,11 @@ from typing import Any
 
 import paramiko
 
-from fabremote import known_hosts, sockets
+from fabremote import known_hosts
 from fabremote.hostkey_certificate import SUFFIX, authorities, certificate_of, explain
 from fabremote.hostkey_offer import Offer, ask
 from fabremote.known_hosts import REVOKED, Line
+from fabremote.transports import RenewingTransport
 
 log = logging.getLogger("fabremote")
 
@@ -104,7 +105,6 @@ class Verifier:
     def transport_factory(self, sock: Any, **options: Any) -> paramiko.Transport:
         """Return a transport that asks for keys of the types known for the host first."""
         transport = _VerifiedTransport(sock, **options)
-        sockets.prefer_fast(transport)
         transport.get_security_options().key_types = self._ordered()
         return transport
 
@@ -307,7 +307,7 @@ class _Policy(paramiko.MissingHostKeyPolicy):
             raise
 
 
-class _VerifiedTransport(paramiko.Transport):
+class _VerifiedTransport(RenewingTransport):
     """A transport that asks for just the kinds of host key that it is told to.
 
     paramiko's own asks for a certificate with each of them, too.

@@ -133,14 +133,15 @@ class Lasting:
     def gone(self, name: str) -> RemoteException:
         """Return the error for a call that can't begin, as the process has ended."""
         if not self.session.alive:
-            return self.session.loss(name)
+            return self.session.loss(name, begun=False)
         if not self._reason:
             # What is known of its end comes next.
             self._ended.wait(SOON)
         reason = self._reason or self._end or "ended before"
         return RemoteProcessDied(
             f"{name} on {self.session.label} was not run: the process of its with block "
-            f"{reason}. Leave the block; entering it again starts another process."
+            f"{reason}. Leave the block; entering it again starts another process.",
+            begun=False,
         )
 
     def check(self, name: str) -> None:

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from paramiko import Channel, SSHException
+from paramiko import Channel, Message, SSHException
+from paramiko.common import cMSG_CHANNEL_WINDOW_ADJUST
 
 from fabremote.agent import wire
 from fabremote.bootstrap import COMMAND
-from fabremote.packets import Packets
+from fabremote.outbox import Outbox
+from fabremote.packets import Packets, Told
 
 CHUNK = 1 << 18
 # How long data may still come after the agent's exit status, in seconds.
@@ -51,8 +53,11 @@ class Link(Protocol):
     def errors(self) -> bytes:
         """Return the last of what the command printed to stderr, where that comes apart."""
 
-    def settle(self) -> None:
-        """From now on expect nothing but frames."""
+    def attend(self, take: Callable[[bytes], None], end: Callable[[], None], label: str) -> None:
+        """From now on call ``take`` with what comes, and ``end`` after the last of it.
+
+        In the thread that receives it, which must go on at once; nothing else receives any more.
+        """
 
     def close(self) -> None:
         """Close at once; `receive` then returns b"" in whatever thread it waits."""
@@ -64,16 +69,18 @@ class Link(Protocol):
 class ChannelLink:
     """A session channel of an open SSH connection."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, label: str) -> None:
         self._channel = channel
-        channel.in_buffer = Packets()
+        channel.in_buffer, channel.in_stderr_buffer = Packets(), Packets()
+        channel.status_event = Told(self._has_exited)
+        self._packets: Packets = channel.in_buffer
+        self._transport: Any = channel.get_transport()
+        self._exited = self._attended = False
+        self._credits = Outbox(label, self._give_credit)
+        # Apart: between the hello and the frames it would come amid them.
+        self._errors, self._errors_end = b"", threading.Event()
+        channel.in_stderr_buffer.push(self._take_error, self._errors_end.set)
         channel.exec_command(COMMAND)
-        self._errors = b""
-        # Apart from the start: between the hello and the frames it would come amid them.
-        self._drain = threading.Thread(
-            target=self._drain_stderr, name="fabremote-link", daemon=True
-        )
-        self._drain.start()
         # Whole packets, of which paramiko keeps some bytes for itself.
         packet = channel.out_max_packet_size - 64
         self.unit = max(1, wire.MAX_DATA // packet) * packet
@@ -103,26 +110,54 @@ class ChannelLink:
         status = self._channel.exit_status
         return None if status < 0 else status
 
-    def settle(self) -> None:
-        threading.Thread(target=self._await_exit, name="fabremote-link", daemon=True).start()
+    def attend(self, take: Callable[[bytes], None], end: Callable[[], None], label: str) -> None:
+        def take_packet(data: bytes) -> None:
+            take(data)
+            self._taken(len(data))
+
+        self._packets.push(take_packet, end)
+        self._attended = True
+        if self._exited:
+            self._close_soon()
+
+    def _taken(self, count: int) -> None:
+        """Let sshd send as much again, once it is worth saying."""
+        credit = self._channel._check_add_window(count)  # type: ignore[attr-defined]
+        if credit:
+            # By another thread: this one receives, and sending waits while keys are exchanged.
+            self._credits.post(wire.NUMBER.pack(credit))
+
+    def _give_credit(self, data: bytes) -> None:
+        message = Message()
+        message.add_byte(cMSG_CHANNEL_WINDOW_ADJUST)
+        message.add_int(self._channel.remote_chanid)
+        message.add_int(wire.NUMBER.unpack(data)[0])
+        with contextlib.suppress(EOFError, SSHException):
+            self._transport._send_user_message(message)
 
     def errors(self) -> bytes:
-        self._drain.join(LAST_DATA)
+        self._errors_end.wait(LAST_DATA)
         return self._errors
 
-    def _drain_stderr(self) -> None:
+    def _take_error(self, data: bytes) -> None:
         # What a login shell's leftovers print would else use up the window.
-        with contextlib.suppress(OSError):
-            while data := self._channel.recv_stderr(CHUNK):
-                self._errors = (self._errors + data)[-KEPT_ERRORS:]
+        self._errors = (self._errors + data)[-KEPT_ERRORS:]
+        self._taken(len(data))
 
-    def _await_exit(self) -> None:
+    def _has_exited(self) -> None:
+        self._exited = True
+        if self._attended:
+            self._close_soon()
+
+    def _close_soon(self) -> None:
         # Whatever else holds the session's streams, without its agent it is of no use.
-        self._channel.status_event.wait()
-        time.sleep(LAST_DATA)
-        self._channel.close()
+        if not self._channel.closed:
+            closing = threading.Timer(LAST_DATA, self._channel.close)
+            closing.name, closing.daemon = "fabremote-link", True
+            closing.start()
 
     def close(self) -> None:
+        self._credits.close()
         if not self._channel.closed:
             self._say(self._channel.close)
 
@@ -137,14 +172,13 @@ class ChannelLink:
         saying.start()
         saying.join(SAYING)
         if saying.is_alive():
-            self._channel.get_transport().close()
+            self._transport.close()
 
     def abandon(self, seconds: float) -> None:
-        transport = self._channel.get_transport()
         # Unknown of a socket that is not ours.
-        heard = getattr(transport.sock, "heard", 0.0)
+        heard = getattr(self._transport.sock, "heard", 0.0)
         if time.monotonic() - heard >= seconds:
-            transport.close()
+            self._transport.close()
         self.close()
 
 
@@ -200,8 +234,8 @@ class ProcessLink:
     def errors(self) -> bytes:
         return b""
 
-    def settle(self) -> None:
-        pass
+    def attend(self, take: Callable[[bytes], None], end: Callable[[], None], label: str) -> None:
+        read_on(self, take, end, label)
 
     def close(self) -> None:
         self.finish()
@@ -221,6 +255,20 @@ class ProcessLink:
             self._process.stdout.close()
 
 
+def read_on(
+    link: Link, take: Callable[[bytes], None], end: Callable[[], None], label: str
+) -> None:
+    """Attend to a link by receiving from it in a thread."""
+
+    def read() -> None:
+        while data := link.receive():
+            take(data)
+        end()
+
+    name = f"fabremote-reader-{label}"
+    threading.Thread(target=read, name=name, daemon=True).start()
+
+
 def release(link: Any) -> None:
     """Let go of what a link still holds after its reader has ended."""
     if isinstance(link, ProcessLink):
@@ -233,4 +281,4 @@ def discard(link: Any) -> None:
     release(link)
 
 
-__all__ = ["ChannelLink", "Link", "ProcessLink", "discard", "release"]
+__all__ = ["ChannelLink", "Link", "ProcessLink", "discard", "read_on", "release"]

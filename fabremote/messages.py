@@ -14,6 +14,7 @@ from fabremote.exceptions import ResultError
 from fabremote.inboxes import Inbox
 from fabremote.items import Items, frames, order
 from fabremote.options import Options
+from fabremote.outbox import apart
 from fabremote.receiving import Data
 
 if TYPE_CHECKING:
@@ -86,13 +87,20 @@ class Messages(Inbox):
 
     def send_message(self, pieces: Sequence[Data]) -> None:
         """Send the function's process a message, unless the call ends."""
-        with self._sending, self.session.watched(self.deadline, len(pieces) > 1):
-            for frame in frames(self.number, pieces):
-                if self.done or self._failure is not None:
-                    return
-                # The reader sees a broken link, too.
-                with contextlib.suppress(OSError):
-                    self.session.send(frame)
+        large = len(pieces) > 1
+        with self._sending, self.session.watched(self.deadline, large):
+            if large:
+                apart(lambda: self._send_pieces(pieces))
+            else:
+                self._send_pieces(pieces)
+
+    def _send_pieces(self, pieces: Sequence[Data]) -> None:
+        for frame in frames(self.number, pieces):
+            if self.done or self._failure is not None:
+                return
+            # Whoever receives sees a broken link, too.
+            with contextlib.suppress(OSError):
+                self.session.send(frame)
 
     def _flood(self) -> ResultError:
         return ResultError(

@@ -68,4 +68,30 @@ class Outbox:
             self._thread.join(timeout)
 
 
-__all__ = ["Outbox"]
+def apart(work: Callable[[], None]) -> None:
+    """Do ``work`` where no Ctrl-C can cut an SSH packet in two, and wait for its end.
+
+    That would break the connection for all that runs over it. Interrupted is the
+    wait: ``work`` has to end by itself then, and soon.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        work()
+        return
+    failures: list[BaseException] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, name="fabremote-sending", daemon=True).start()
+    ended.wait()
+    if failures:
+        raise failures[0]
+
+
+__all__ = ["Outbox", "apart"]

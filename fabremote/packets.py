@@ -1,9 +1,10 @@
-"""What a channel has received, kept packet by packet."""
+"""What a channel receives: kept packet by packet until asked for, or handed on at once."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 
@@ -21,6 +22,20 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
         self._packets: deque[bytes] = deque()
         self._readable: threading.Event | None = None
         self._ended = False
+        self._take: Callable[[bytes], None] | None = None
+        self._end: Callable[[], None] = lambda: None
+
+    def push(self, take: Callable[[bytes], None], end: Callable[[], None]) -> None:
+        """From now on call ``take`` with each packet, those first that are here, then ``end``.
+
+        In the thread that receives them, which is to go on at once.
+        """
+        with self._changed:
+            self._take, self._end = take, end
+            while self._packets:
+                take(self._packets.popleft())
+            if self._ended:
+                end()
 
     def set_event(self, event: threading.Event) -> None:
         """Have an event be set while there is something to read, or the end."""
@@ -30,10 +45,14 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
 
     def feed(self, data: bytes) -> None:
         """Take in a packet's bytes."""
-        if data:
-            with self._changed:
+        with self._changed:
+            take = self._take
+            if take is None and data:
                 self._packets.append(data)
                 self._tell()
+        if take is not None:
+            # Without the lock: whoever closes the channel may hold its own, which taking needs.
+            take(data)
 
     def read_ready(self) -> bool:
         """Return whether there is anything to read."""
@@ -65,7 +84,9 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
     def close(self) -> None:
         """Take nothing more: what there is can still be read."""
         with self._changed:
-            self._ended = True
+            if not self._ended:
+                self._ended = True
+                self._end()
             self._tell()
 
     def __len__(self) -> int:
@@ -81,4 +102,18 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
                 self._readable.clear()
 
 
-__all__ = ["Packets"]
+class Told(threading.Event):
+    """An event that calls ``then`` once it is set, in the thread that sets it."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self._then = then
+
+    def set(self) -> None:
+        first = not self.is_set()
+        super().set()
+        if first:
+            self._then()
+
+
+__all__ = ["Packets", "Told"]

@@ -15,7 +15,7 @@ from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
-from fabremote.exceptions import RemoteConnectionLost, RemoteException
+from fabremote.exceptions import RemoteConnectionLost, RemoteException, RemoteProcessDied
 from fabremote.futures import RemoteFuture
 from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
 from fabremote.lasting import Lasting
@@ -164,7 +164,7 @@ class Prepared:
             try:
                 return self._run(call, payload, decoder)
             except NotRun as failure:
-                if not self._goes_again(failure, call.session):
+                if not self._goes_again(failure, call):
                     raise failure.error from failure.error.__cause__
 
     def cancel(self) -> None:
@@ -174,12 +174,17 @@ class Prepared:
             self._call.kill()
             self._call.deliver(CANCELLED, b"")
 
-    def _goes_again(self, failure: NotRun, session: Session) -> bool:
+    def _goes_again(self, failure: NotRun, call: Call, wanted: bool = True) -> bool:
         """Return whether a call that has not run is to be sent again, in another way."""
-        if failure.names:
-            return session.keep_from(failure.names)
-        first, self._repeated = not self._repeated, True
-        return first
+        if failure.names and wanted:
+            again = call.session.keep_from(failure.names)
+        else:
+            # What was read of its in_stream would be missing; and a dead link is told at once.
+            again = not (self._repeated or call.stdin.used or call.session.silent) and wanted
+            self._repeated = True
+        if not again:
+            call.close_feeds()
+        return again
 
     def _run(self, call: Call, payload: Payload, decoder: Decoder) -> tuple[Any, Outcome]:
         call.stdin.attend()
@@ -210,8 +215,9 @@ class Prepared:
     def _judge(self, outcome: Outcome, decoder: Decoder) -> Any:
         if isinstance(outcome.error, WatcherError):
             raise Failure(self._result(None, outcome, exited=None), outcome.error)
-        if isinstance(outcome.error, RemoteConnectionLost) and not outcome.error.begun:
-            raise NotRun(frozenset(), outcome.error)
+        error = outcome.error
+        if isinstance(error, (RemoteConnectionLost, RemoteProcessDied)) and not error.begun:
+            raise NotRun(frozenset(), error)
         if outcome.error is not None:
             raise outcome.error
         return read_answer(outcome, decoder, self._host.label, self._options.modules)
@@ -267,16 +273,17 @@ class Prepared:
         try:
             service = call.session.service()
         except RemoteException as error:
+            call.abort(error)
             call.finish()
             lost = isinstance(error, RemoteConnectionLost)
-            if not (lost and self._goes_again(NotRun(frozenset(), error), call.session)):
+            if not (lost and self._goes_again(NotRun(frozenset(), error), call)):
                 raise
             self._launch(future)
             return
         future._kill = functools.partial(service.cancel, call)
         if self._lasting is not None:
             future._drop = functools.partial(self._lasting.skip, call)
-        service.adopt(call, functools.partial(self._resolve, future, call.session, decoder))
+        service.adopt(call, functools.partial(self._resolve, future, call, decoder))
         call.changed = functools.partial(self._begun, future, call, payload.feeds, decoder)
         self._begin(call, payload)
         if future.cancelled():
@@ -293,7 +300,7 @@ class Prepared:
                 future.set_result(stream)
 
     def _resolve(
-        self, future: RemoteFuture[Any], session: Session, decoder: Decoder, outcome: Outcome
+        self, future: RemoteFuture[Any], call: Call, decoder: Decoder, outcome: Outcome
     ) -> None:
         if future.done() and not future.cancelled():
             # Its result is a stream, which tells the rest.
@@ -302,7 +309,7 @@ class Prepared:
             try:
                 value = self._judge(outcome, decoder)
             except NotRun as failure:
-                if future.cancelled() or not self._goes_again(failure, session):
+                if not self._goes_again(failure, call, not future.cancelled()):
                     raise failure.error from failure.error.__cause__
                 self._launch(future)
                 return

@@ -60,6 +60,8 @@ def failing_hop(connection: Any) -> Any:
 
 def _advice(connection: Any, error: BaseException) -> str:
     host, port, user = connection.host, connection.port, connection.user
+    if getattr(vars(connection).get("_fabremote_socket"), "aborted", False):
+        return "It was closed from this side while it was being opened."
     if isinstance(error, sockets.Hindrance):
         return error.remedy
     if isinstance(error, ChannelException):

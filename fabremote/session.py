@@ -4,10 +4,11 @@
 
     Interpreter.call ──> Session.begin ── frames ──> agent
                              |                         |
-          Call.wait <── inbox <── reader thread <── frames
+          Call.wait <── inbox <──────────── frames
 
-One thread, the reader, takes frames off the link and hands each to its call; a
-call's own thread handles them, or, once something was submitted, the service's.
+The thread that receives from the link hands each frame to its call, and never
+waits: a call's own thread handles them, or, once something was submitted, the
+service's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fabremote import terminals
 from fabremote.agent import wire
@@ -26,12 +27,13 @@ from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteEx
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN
-from fabremote.outbox import Outbox
+from fabremote.outbox import Outbox, apart
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
 
 Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
+Pieces = Sequence[bytes | memoryview]
 
 # Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
 IN_FLIGHT = 128
@@ -69,8 +71,9 @@ class Session:
         self._lost: str | None = None
         # Whether the agent has told, as it failed, of each call that had begun.
         self._told = False
-        self._closed = False
-        self._broken = False
+        # Whether it was given up, as nothing was heard from it.
+        self.silent = False
+        self._closed = self._broken = False
         self._service: Service | None = None
         # The numbers of streams that were dropped and are being closed there.
         self.lingering: set[int] = set()
@@ -78,11 +81,11 @@ class Session:
         self.carrier: object = None
         self._decoder = wire.Decoder()
         self._pulse = Pulse(heartbeat, self.post, self._give_up)
-        self._reader = threading.Thread(
-            target=self._read, args=(rest,), name=f"fabremote-reader-{label}", daemon=True
-        )
+        self._ending = False
+        self._over = threading.Event()
         self._pulse.start()
-        self._reader.start()
+        self._receive(rest)
+        link.attend(self._receive, lambda: self._end_soon("the far side ended it"), label)
 
     @property
     def alive(self) -> bool:
@@ -103,12 +106,14 @@ class Session:
         try:
             with self.watched(call.deadline, len(parcel.pieces) > 1):
                 self._send_call(call, parcel)
-            call.start_stdin()
         except OSError:
-            # The reader sees the broken link too, and tells the call.
+            # Some of it has not gone, so that it can't begin. Whoever receives tells the call.
+            call.begun = False
             self._break()
         except BaseException as error:
             call.abort(error)
+        else:
+            call.start_stdin()
 
     def reserve(self) -> bool:
         """Wait for one of the places that an agent has for calls; `forget` gives it back.
@@ -153,17 +158,21 @@ class Session:
             opening += wire.frame(wire.DATA, call.number, bytes(pieces[0]))
             pieces = []
         self._send_opening(opening, parcel, call.deadline)
+        if pieces:
+            apart(lambda: self._send_pieces(call, pieces, size))
+        else:
+            call.report("up", size, size)
+
+    def _send_pieces(self, call: Call, pieces: Pieces, size: int) -> None:
         pack = wire.Packer().pack if call.flags & wire.PACKS else None
         sent = 0
         for piece in pieces:
             for part in self._cut(piece):
-                if call.done:
+                if call.done or call.killed:
                     return
                 self._send_part(call.number, part, pack)
                 sent += len(part)
                 call.report("up", sent, size)
-        if not pieces:
-            call.report("up", size, size)
 
     def _cut(self, piece: bytes | memoryview) -> Iterator[memoryview]:
         """Yield a piece of a payload in parts that fill the link's packets, each in a frame."""
@@ -302,29 +311,26 @@ class Session:
             return self._service
 
     def _give_up(self, seconds: float) -> None:
+        self.silent = True
         with self._lock:
             self._lost = self._lost or f"nothing was heard from it for {seconds:g} seconds"
         self._link.abandon(seconds)
 
-    # The reader thread
+    # In the thread that receives
 
-    def _read(self, data: bytes) -> None:
-        reason = "the far side ended it"
+    def _receive(self, data: bytes) -> None:
+        if self._ending:
+            return
+        self._pulse.heard = True
         try:
-            while True:
-                self._take(data)
-                data = self._link.receive()
-                self._pulse.heard = True
-                if not data:
-                    break
+            self._take(data)
         except _Crashed:
-            reason = "its agent failed"
+            self._end_soon("its agent failed")
         except wire.ProtocolError as error:
-            reason = f"it sent what is not the agent's protocol ({error})"
+            self._end_soon(f"it sent what is not the agent's protocol ({error})")
         except Exception as error:
-            # Whatever it is, the calls must not wait for a reader that is gone.
-            reason = f"reading it failed here: {printable(repr(error))}"
-        self._end(reason)
+            # Whatever it is, the calls must not wait for what is never received.
+            self._end_soon(f"reading it failed here: {printable(repr(error))}")
 
     def _take(self, data: bytes) -> None:
         """Hand the frames that are complete now to their calls."""
@@ -342,6 +348,15 @@ class Session:
             raise _Crashed
         self._lost = "its agent failed: " + printable(text.decode("utf-8", "replace"))
 
+    def _end_soon(self, reason: str) -> None:
+        """End, in a thread of its own: closing the link may take a moment."""
+        with self._lock:
+            if self._ending:
+                return
+            self._ending = True
+        name = f"fabremote-end-{self.label}"
+        threading.Thread(target=self._end, args=(reason,), name=name, daemon=True).start()
+
     def _end(self, reason: str) -> None:
         self._pulse.stop()
         with self._lock:
@@ -356,6 +371,7 @@ class Session:
             call.deliver(UNBEGUN if self._told else LOST, b"")
         if self._service is not None:
             self._service.stop()
+        self._over.set()
 
     def close(self) -> None:
         """End the agent and every call of it; return when the far side has killed them.
@@ -373,15 +389,11 @@ class Session:
         self._outbox.close()
         self._outbox.join(CLOSING)
         self._link.finish()
-        self._join(CLOSING)
+        self._over.wait(CLOSING)
         self._link.close()
-        self._join(CLOSING)
+        self._over.wait(CLOSING)
         if self._service is not None:
             self._service.join()
-
-    def _join(self, timeout: float) -> None:
-        if threading.current_thread() is not self._reader:
-            self._reader.join(timeout)
 
 
 __all__ = ["Session"]

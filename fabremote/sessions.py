@@ -26,6 +26,8 @@ class Sessions:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        # How often it was closed.
+        self.closings = 0
         # Held as long as connecting takes; closing doesn't wait for it.
         self.opening = threading.RLock()
         # The interpreters of environments, by the options that ask for them.
@@ -69,8 +71,10 @@ class Sessions:
         waited for, ``limit`` seconds. Raises what sshd's refusal raises after that.
         """
         began = seen = time.monotonic()
-        pause = PAUSE
+        pause, closings = PAUSE, self.closings
         while True:
+            if self.closings != closings:
+                raise SSHException("it was closed from this side")
             try:
                 made = begin()
             except SSHException as error:
@@ -108,6 +112,7 @@ class Sessions:
     def close(self) -> None:
         """End every agent and the calls that run in it."""
         with self.lock:
+            self.closings += 1
             sessions, self._live = list(self._live.values()), {}
         for session in sessions:
             session.close()

@@ -108,7 +108,6 @@ class Greeting:
                 self._closing.join()
         if self.python is None or self.python.version < FLOOR or self.late:
             return None
-        self._link.settle()
         # Not imported before the first call.
         session = importlib.import_module("fabremote.session")
         made: Session = session.Session(

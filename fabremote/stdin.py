@@ -37,6 +37,8 @@ class Stdin:
         self._raw: Raw | None = None
         self._feeder: Feeder | None = None
         self._stopped = False
+        # Whether anything of the stream has been taken, once it is stopped.
+        self.used = False
 
     @property
     def stays_open(self) -> bool:
@@ -83,6 +85,7 @@ class Stdin:
             raw.end()
         if feeder is not None:
             feeder.stop()
+            self.used = feeder.used
 
 
 __all__ = ["ELSEWHERE", "Stdin"]

@@ -37,14 +37,17 @@ from collections.abc import Callable
 from typing import Any
 
 import fabric
+from paramiko import SSHException
 
 from fabremote.bootstrap import GREETING, READ_LINE, candidates
-from fabremote.exceptions import RemoteAuthFailure, RemoteSudoRefused
+from fabremote.exceptions import RemoteAuthFailure, RemoteException, RemoteSudoRefused
 from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.printing import printable
 
 KEEP = 1 << 16
+# How long a command that kills what another user runs may take, in seconds.
+KILLING = 60.0
 # What sudo and sudo-rs say of it, where they speak English.
 _WRONG = re.compile("incorrect (password|authentication) attempt")
 # Gives its argument, a command, a controlling terminal. Its own ends with it.
@@ -265,4 +268,14 @@ def _sudo(options: Options, prompt: str) -> list[str]:
     return ["sudo", "-S", "-p", prompt, "-H", *user]
 
 
-__all__ = ["Asker", "enter"]
+def kill_by(opener: Callable[[], Link], pid: int) -> None:
+    """Kill a process of another user by the way that it was started."""
+    with contextlib.suppress(OSError, SSHException, EOFError, RemoteException):
+        link = opener()
+        # It leads its session's processes, if a login shell didn't come in between.
+        link.send(f"{GREETING} kill -9 -{pid} || kill -9 {pid}\n".encode())
+        link.status(KILLING)
+        discard(link)
+
+
+__all__ = ["Asker", "enter", "kill_by"]

@@ -9,15 +9,30 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fabremote.demo.processes import Process
 from fabremote.demo.server import Server
+from fabremote.session import Session
 
 PATIENCE = 20.0
-_OF_READER = re.compile(r"fabremote-(?:outbox|service)-(.*?)(?:_\d+|-clock)?$")
+_OF_SESSION = re.compile(r"fabremote-(?:outbox|service)-(.*?)(?:_\d+|-clock)?$")
 SERVING = "fabremote-embedded-server"  # a server that a test asked for late serves the session
+
+
+# Those of this process.
+SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _noted(self: Session, *args: Any, _begin: Callable[..., None] = Session.__init__) -> None:
+    SESSIONS.add(self)
+    _begin(self, *args)
+
+
+Session.__init__ = _noted  # type: ignore[method-assign]
 
 
 class Snapshot:
@@ -27,6 +42,7 @@ class Snapshot:
         self._servers = servers
         self._processes = {(p.pid, p.started) for p in self._running()}
         self._threads = set(threading.enumerate())
+        self._sessions = {session for session in SESSIONS if session.alive}
         self._descriptors = _descriptors()
 
     def excess(self) -> list[str]:
@@ -55,9 +71,9 @@ class Snapshot:
 
     def _is_of_before(self, thread: threading.Thread) -> bool:
         """Whether an agent that there was before has begun to send in a thread of its own."""
-        reader = _OF_READER.sub(r"fabremote-reader-\1", thread.name)
-        same = [one for one in self._threads if one.name == reader and one.is_alive()]
-        return reader != thread.name and bool(same)
+        found = _OF_SESSION.match(thread.name)
+        labels = {session.label for session in self._sessions if session.alive}
+        return found is not None and found[1] in labels
 
     def _more_descriptors(self) -> list[str]:
         now = _descriptors()

@@ -42,6 +42,9 @@ from fabremote.verification import way
 from tests.conftest import served
 from tests.faults import settled
 
+# Each of many runs is a process of its own, which imports Fabric.
+pytestmark = pytest.mark.timeout(180)
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 HERE = "python{}.{}".format(*sys.version_info)
@@ -740,6 +743,31 @@ def test_closing_ends_the_connecting_of_another_thread(home: Path) -> None:
         c.close()
         with pytest.raises(RemoteConnectionRefused):
             future.result(30)
+
+
+def test_closing_ends_a_connecting_that_has_not_come_to_its_socket(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, closed = threading.Event(), threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        looking.set()
+        closed.wait(10)
+        return look_up(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with deaf() as port, ThreadPoolExecutor(1) as pool:
+        c = Connection("127.0.0.1", port=port)
+        future = pool.submit(c.call, os.getpid)
+        assert looking.wait(10)
+        begun = time.monotonic()
+        c.close()
+        closed.set()
+        with pytest.raises(RemoteConnectionRefused, match="closed from this side"):
+            future.result(30)
+        assert time.monotonic() - begun < 20
+        assert not c.is_connected
 
 
 def test_a_slow_local_wrapper_is_given_up_with_what_it_started() -> None:

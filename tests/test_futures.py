@@ -158,6 +158,20 @@ def test_acall_has_no_thread_per_call(py: Interpreter) -> None:
     assert asyncio.run(main()) - before < 50
 
 
+def test_a_connection_has_few_threads(conn_openssh: Connection) -> None:
+    before = set(threading.enumerate())
+    conn_openssh.call(abs, -1)
+    # All agents share the clock; paramiko's own has no name of ours.
+    names = [thread.name for thread in set(threading.enumerate()) - before]
+    ours = {name for name in names if name.startswith("fabremote") and "heartbeat" not in name}
+    assert (ours, len(names) <= 2) == (set(), True)
+    python = conn_openssh.python()
+    futures = [python.submit(bytes, 1 << 16) for _ in range(30)]
+    assert {len(future.result()) for future in futures} == {1 << 16}
+    # Those that handle what was submitted, the clock, paramiko's, and one that sends.
+    assert len(set(threading.enumerate()) - before) <= 8 + 3
+
+
 def test_acall_runs_async_functions_and_raises(py: Interpreter) -> None:
     async def there(number: int) -> float:
         await asyncio.sleep(0)

@@ -22,7 +22,7 @@ from tests.test_hostile import NUMBER, Frozen, Guarded, decoder, described, tag,
 def quick() -> Iterator[None]:
     started = time.process_time()
     yield
-    assert time.process_time() - started < 8
+    assert time.process_time() - started < 20
 
 
 def refused(data: bytes) -> str:
@@ -113,7 +113,7 @@ def test_keys_that_collide_are_refused() -> None:
     assert "far more than it holds" in refused(keys(1000, multiples))
     assert "more keys at once" in refused(keys(20_000, PAIRS))
     frozen = b"(" + b"".join(map(value, PAIRS)) + b"\x91"
-    assert "more than 10000 tuples" in refused(frozen)
+    assert "takes far longer" in refused(frozen)
     uuids = [
         hostile.call("UUID", value((n * MODULUS).to_bytes(16, "big")), value("safe")) + b"N"
         for n in range(8000)

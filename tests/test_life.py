@@ -310,6 +310,25 @@ def test_closing_ends_the_calls_that_run(place: Any, way: str, tmp_path: Path) -
             future.result(30)
 
 
+def test_closing_ends_the_start_of_an_agent(openssh: Server) -> None:
+    def begun() -> list[int]:
+        return [p.pid for p in openssh.processes() if p.command.endswith("sleep 53")]
+
+    connection = connect(openssh)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(connection.python(python="sh -c 'sleep 53; :' x").call, max, 1, 2)
+        deadline = time.monotonic() + 30
+        while not begun():
+            assert time.monotonic() < deadline, future
+            time.sleep(0.01)
+        connection.close()
+        with pytest.raises(RemoteCancelled, match="closed from this side"):
+            future.result(20)
+    assert not connection.is_connected
+    for pid in begun():  # what hangs by itself is the host's own
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_closing_does_not_wait_for_nothing(place: Any) -> None:
     place.call(max, 1, 2)
     before = time.monotonic()

@@ -18,7 +18,7 @@ import pytest
 from invoke.context import Context
 
 from fabremote import RemoteTimeout, ResultError, wrap
-from fabremote.agent import forker, wire
+from fabremote.agent import forker, importing, wire
 from fabremote.agent.bundle import MORE, TOTAL
 from fabremote.agent.supervisor import Supervisor
 from fabremote.bootstrap import this_python
@@ -167,6 +167,7 @@ def test_a_host_that_asks_and_does_not_read_holds_up_nobody(package: Path) -> No
     session.close()
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "frames",
     [
@@ -183,7 +184,7 @@ def test_a_flood_ends_its_call(
     link = LyingLink(frames)
     session = Session(link, "h", this_python(), b"")
     call = begin(session, None)
-    assert link.taken.wait(20)
+    assert link.taken.wait(60)
     assert call.inbox.qsize() <= 1 << 17
     error = within(30, call.wait).error
     assert isinstance(error, ResultError)
@@ -264,7 +265,7 @@ class Told(Supervisor):
     """A supervisor without processes."""
 
     def __init__(self) -> None:
-        self.blobs, self.uses, self.told, self.room = {}, {}, {}, forker.KEPT
+        self.blobs = {}
         self.spares: list[Any] = []
         self.hungry, self.said = True, []  # type: ignore[var-annotated]
 
@@ -273,28 +274,40 @@ class Told(Supervisor):
 
 
 def test_a_large_module_is_not_compiled_ahead_and_what_is_dropped_makes_room() -> None:
-    made = Told()
+    supervisor = Told()
+    made = importing.Compiling(supervisor)
     small, large = b"s" * 16, b"l" * 16
-    made.blobs = {small: [b"x" * 1000], large: [b"x" * 200_000]}
+    supervisor.blobs = {small: [b"x" * 1000], large: [b"x" * 200_000]}
     for _ in range(2):
         made.use(b"list", [b"first", small, large])
     assert list(made.told) == [small]
-    assert [data[:1] for data in made.said] == [forker.COMPILE]
-    assert made.room < forker.KEPT
-    made.untell(small)
-    assert made.room == forker.KEPT
-    assert made.said[1] == forker.FORGET + small
-    made.uses.clear()
+    assert [data[:1] for data in supervisor.said] == [forker.COMPILE]
+    assert made.room < importing.KEPT
+    made.drop(small)
+    assert made.room == importing.KEPT
+    assert supervisor.said[1] == forker.FORGET + small
+    made.drop(b"list")
     for _ in range(2):
         made.use(b"list", [b"first", small])
     assert list(made.told) == [small]
+
+
+def test_what_an_own_module_imports_of_the_standard_library_is_there_ahead(
+    local: Any, package: Path
+) -> None:
+    (package / "wraps.py").write_text(
+        "import sys\nAHEAD = 'textwrap' in sys.modules\nimport textwrap\n"
+        "def there(): return AHEAD, textwrap.dedent('  a')\n"
+    )
+    there = importlib.import_module("reqs.wraps").there
+    assert settled(lambda: local.call(there) == (True, "a"))
 
 
 def test_a_spare_outlives_the_renewal_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Told()
     forks: list[str] = []
 
-    def fork() -> str:
+    def fork(request: bytes) -> str:
         if not forks:
             made.renew()  # as on_forker may, while the forker's socket is full
         forks.append("worker")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fabremote.shipping import scan
+from fabremote.shipping import nodes, scan
 from fabremote.shipping.collisions import Longs
 from fabremote.shipping.scan import Malformed
 from tests import interpreters
@@ -64,6 +64,25 @@ def test_what_an_agent_writes_passes(name: str, protocol: int) -> None:
     data = pickle.dumps(obj, protocol)
     # However it is sorted, the whole of it can be followed.
     scan._walk(scan.check(memoryview(data)), Longs())
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_large_frozensets_are_made_in_steps(protocol: int) -> None:
+    pairs = frozenset((n, str(n)) for n in range(10500))
+    inner = frozenset(frozenset([n, (n,)]) for n in range(10500))
+    data = [pairs, {pairs: b"\x91" * 300}, (1, inner), {inner}, pairs, frozenset(range(10500))]
+    found, tagged = nodes.read(memoryview(pickle.dumps(data, protocol)), lambda name: False)
+    assert found == data
+    assert [type(part) for part in found] == [frozenset, dict, tuple, set, frozenset, frozenset]
+    assert found[4] is found[0] is next(iter(found[1]))
+    assert not tagged
+
+
+def test_a_large_frozenset_of_whatever_is_made_in_steps() -> None:
+    # Ints can be in each other's way though their hashes differ.
+    for obj, made in ((frozenset(range(10_500)), b"tQ"), (frozenset(range(9000)), b"\x91")):
+        data = memoryview(pickle.dumps(obj, 4))
+        assert bytes(scan.check(data)[:-1].tobytes().rstrip(b"\x94")).endswith(made)
 
 
 WRITE = """

@@ -21,7 +21,7 @@ from fabremote import (
 )
 from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
-from tests import interpreters
+from tests import interpreters, passwords
 from tests.conftest import served
 from tests.faults import dial, each, host, program, settled, shell, within
 
@@ -270,6 +270,29 @@ def test_a_home_that_is_read_only_or_full_does_no_harm(openssh: Server, tmp_path
         with pytest.raises(OSError, match="too large"):
             py.call(write_and_read, str(tmp_path))
         assert [entry.name for entry in tmp_path.iterdir() if entry.stat().st_size] == []
+
+
+@pytest.mark.skipif(not passwords.possible(), reason="mounting needs root and unshare")
+@pytest.mark.parametrize(
+    ("mount", "error"),
+    [("-o ro", "Read-only"), ("-o size=4k", "No space left")],
+    ids=["read-only", "full"],
+)
+def test_a_home_on_such_a_file_system_does_no_harm(
+    openssh: Server, tmp_path: Path, mount: str, error: str
+) -> None:
+    home = shlex.quote(str(tmp_path))
+    prelude = f"mount -t tmpfs {mount} none {home}; export HOME={home} XDG_CACHE_HOME={home}"
+    prelude += f"; yes 2>/dev/null >{home}/fill"
+    python = f"unshare --mount {under(prelude)}"
+    with dial(openssh) as c:
+        py = c.python(python=python, hide=True)
+        with within(20):
+            assert py.call(modules_there) == ["[1]", "float"]
+            with pytest.raises(OSError, match=error):
+                py.call(write_and_read, str(tmp_path))
+        assert c.call(max, 1, 2) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 SHADOWS = ["zlib", "struct", "select", "marshal", "_pickle", "fcntl", "atexit", "array", "random"]

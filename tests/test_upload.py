@@ -58,7 +58,7 @@ def test_a_python_runs_our_code_or_asks_for_source_once(
         # With a script ahead, and small frames behind.
         beside = [size - least for size, least in zip(sent, expected, strict=False)]
         assert all(0 <= size < 4000 for size in beside)
-        assert max(sent[len(expected) :]) < source / 2
+        assert max(sent[len(expected) :]) < source * 3 / 4
         sent.clear()
 
 

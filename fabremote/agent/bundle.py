@@ -25,6 +25,8 @@ TOTAL = struct.Struct(">Q")
 BLOBBED = ASKING = 1 << 63
 STREAMED = 1 << 62
 RECORD = 1 << 61
+# To a lasting process: nothing more comes of the streams of the call that has ended.
+LAST = b"\xff" * 5
 DIGEST = 16
 # The most bytes of a request.
 REQUEST = 4096
@@ -43,7 +45,6 @@ BUNDLE = {}  # type: dict[str, tuple[str, str, int]]
 FAILED = []  # type: list[str]
 # The code that the forker compiled ahead, by digest.
 CODES = {}  # type: dict[bytes, object]
-
 # The pipes and the process that may use them; None while nothing can be asked.
 CHANNEL = None  # type: tuple[int, int, int] | None
 _TURN = _thread.allocate_lock()
@@ -62,8 +63,11 @@ def receive(fd, ahead=b""):
             return None
         data += piece
     total = TOTAL.unpack_from(data)[0]
+    size = total & (STREAMED - 1)
     # Arrays that are read from it must be writable.
-    room = wire.Room((total & (STREAMED - 1)) << 2)
+    if len(data) == TOTAL.size + size:
+        return total, bytearray(data[TOTAL.size :]), b""
+    room = wire.Room(size << 2)
     ahead = fill(room, fd, data[TOTAL.size :])
     return None if ahead is None else (total, room.take(), ahead)
 

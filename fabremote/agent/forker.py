@@ -4,10 +4,11 @@ A fork makes its parent copy each page that it next writes to. The forker
 writes to few; in the supervisor those copies would fall between a call's
 answer and its relay (measured: a quarter of a call's time).
 
-Requests come over a socket: one byte, with the worker's ends of its five pipes
-as ancillary data. Messages go back: `FORKED` with a pid or an error number, in
-the order of the requests, and `ENDED` with a pid and its wait status. End of
-file on either side ends the forker, and with it its children.
+Requests come over a socket: one byte, which says whether a call waits, with the
+worker's ends of its five pipes as ancillary data. Messages go back: `FORKED`
+with a pid or an error number, in the order of the requests, and `ENDED` with a
+pid and its wait status. End of file on either side ends the forker, and with it
+its children.
 
 Modules that calls use again are compiled here, while there is nothing else to
 do, for later workers to have them from birth (measured: 200 modules take each
@@ -19,6 +20,7 @@ a module of the agent's own have later workers born with that, too.
 
 import _signal  # type: ignore[import-not-found]
 import _socket
+import gc
 import marshal
 import os
 import select
@@ -26,7 +28,7 @@ import struct
 import sys
 import zlib
 
-from . import bundle, processes, worker
+from . import bundle, loader, processes, worker
 
 MESSAGE = struct.Struct(">Bii")
 FORKED = 1
@@ -35,17 +37,16 @@ ENDED = 3
 COMPILED = 4
 
 FORK = b"f"
+URGENT = b"u"
 COMPILE = b"c"
 FORGET = b"g"
 EXTEND = b"e"
-# The most source whose code is kept, and of one module, in bytes.
-KEPT = 1 << 24
-LARGEST = 100000
 
 # The workers that have not ended.
 ALIVE = set()  # type: set[int]
 
 _FDS = struct.Struct("5i")
+_ROOM = _socket.CMSG_SPACE(_FDS.size)
 _FLAGS = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
 
@@ -64,21 +65,28 @@ def start(connection):
     return ours
 
 
-def ask(sock, fds):
-    """Ask for a worker on these five descriptors."""
+def ask(sock, request, fds):
+    """Ask for a worker on these five descriptors: `FORK`, or `URGENT` if its call waits."""
     ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FDS.pack(*fds))]
-    sock.sendmsg([FORK], ancillary)
+    sock.sendmsg([request], ancillary)
 
 
 def run(sock):
     """Fork a worker for each request until the supervisor is gone."""
     me = os.getpid()
+    os.setsid()
+    # What was looked up here isn't looked up again, and kept anew, in each worker.
+    for _ in range(2):
+        begin(os.getppid(), (), [os.dup(fd) for fd in (0, 1, 2)])
+    processes.disown()
+    gc.disable()
     reading, writing = os.pipe()
     for fd in (reading, writing):
         os.set_blocking(fd, False)
     # A signal between two instructions would else wait for the next request.
     _signal.set_wakeup_fd(writing)
     _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    own = sock.fileno(), reading, writing
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     poll.register(reading, select.POLLIN)
@@ -87,15 +95,15 @@ def run(sock):
         _signal.signal(number, _signal.SIG_IGN)
     waiting = []
     while True:
-        ready = [fd for fd, _ in poll.poll(0 if waiting else None)]
+        ready = dict(poll.poll(0 if waiting else None))
         if waiting and not ready:
-            compile_one(*waiting.pop())
+            loader.part("importing").prepare(*waiting.pop())
             if not waiting:
                 sock.send(MESSAGE.pack(COMPILED, 0, 0))
         if reading in ready:
             os.read(reading, 4096)
             tell_ends(sock)
-        if sock.fileno() in ready and not serve_one(sock, me, (reading, writing), waiting):
+        if sock.fileno() in ready and not serve_one(sock, me, own, waiting):
             # Whatever ended the supervisor: nothing outlives it.
             for pid in ALIVE:
                 processes.kill_tree(pid)
@@ -111,15 +119,16 @@ def tell_ends(sock):
             return
         if pid == 0:
             return
-        ALIVE.discard(pid)
-        sock.send(MESSAGE.pack(ENDED, pid, status))
+        if pid in ALIVE:
+            ALIVE.discard(pid)
+            sock.send(MESSAGE.pack(ENDED, pid, status))
 
 
 def serve_one(sock, me, own, waiting):
     """Serve one request; return False at the end of file."""
-    request, ancillary, _, _ = sock.recvmsg(1, _socket.CMSG_SPACE(_FDS.size), _FLAGS)
-    if request == FORK:
-        fork_one(sock, me, own, _FDS.unpack(ancillary[0][2]))
+    request, ancillary, _, _ = sock.recvmsg(1, _ROOM, _FLAGS)
+    if ancillary:
+        fork_one(sock, me, own, request == FORK, _FDS.unpack(ancillary[0][2]))
     elif request in (COMPILE, EXTEND):
         size = receive(sock, worker.LENGTH.size)
         blob = size and receive(sock, worker.LENGTH.unpack(size)[0])
@@ -130,9 +139,7 @@ def serve_one(sock, me, own, waiting):
         else:
             waiting.append((blob[: bundle.DIGEST], blob[bundle.DIGEST :]))
     elif request == FORGET:
-        gone = receive(sock, bundle.DIGEST)
-        waiting[:] = [each for each in waiting if each[0] != gone]
-        bundle.CODES.pop(gone, None)
+        loader.part("importing").forget(receive(sock, bundle.DIGEST), waiting)
     return bool(request)
 
 
@@ -140,6 +147,7 @@ def extend(blob):
     """Have a module of the agent's here: its name, NUL, and its source or code, compressed."""
     name, _, source = blob.partition(b"\0")
     sys.modules[__package__].add(name.decode(), marshal.loads(zlib.decompress(source)))
+    worker.freeze()
 
 
 def receive(sock, size):
@@ -153,16 +161,7 @@ def receive(sock, size):
     return data
 
 
-def compile_one(digest, blob):
-    """Keep the code of a module; a worker finds out what is wrong with another."""
-    name, text, file, _ = marshal.loads(blob)
-    try:
-        bundle.CODES[digest] = bundle.compiled(name, text, file)
-    except Exception:
-        pass
-
-
-def fork_one(sock, me, own, fds):
+def fork_one(sock, me, own, spare, fds):
     """Fork a worker on these descriptors."""
     try:
         pid = os.fork()
@@ -170,29 +169,36 @@ def fork_one(sock, me, own, fds):
         sock.send(MESSAGE.pack(FAILED, 0, error.errno or 0))
     else:
         if pid == 0:
-            become_worker(me, sock, own, fds)
+            become_worker(me, own, spare, *fds)
         ALIVE.add(pid)
         sock.send(MESSAGE.pack(FORKED, pid, 0))
     for fd in fds:
         os.close(fd)
 
 
-def become_worker(forker, sock, own, fds):
+def become_worker(forker, unwanted, spare, payload, reply, *streams):
     """In the child: let go of the forker's descriptors, take the pipes, and serve."""
     try:
-        _signal.set_wakeup_fd(-1)
-        processes.isolate(forker)
-        sock.close()
-        for fd in own:
-            os.close(fd)
-        payload, reply, stdin, stdout, stderr = fds
-        for fd, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
-            os.dup2(fd, target)
-            os.close(fd)
-        for fd in (payload, reply):
+        os.setsid()
+        begin(forker, unwanted, streams)
+        for fd in () if _FLAGS else (payload, reply):
             os.set_inheritable(fd, False)
+        if spare:
+            worker.rehearse()
         worker.serve(payload, reply)
     except BaseException as error:
         worker.complain(error)
     finally:
         os._exit(70)
+
+
+def begin(forker, unwanted, streams):
+    """Become a worker's process; the forker does it too, first, in vain."""
+    _signal.set_wakeup_fd(-1)
+    processes.isolate(forker)
+    gc.enable()
+    for fd in unwanted:
+        os.close(fd)
+    for target, fd in enumerate(streams):
+        os.dup2(fd, target)
+        os.close(fd)

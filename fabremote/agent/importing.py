@@ -11,7 +11,7 @@ import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import PathFinder
 
-from . import loader
+from . import forker, loader, worker
 from .bundle import BUNDLE, CODES, DIGEST, FAILED, MIXED, MODULE, NAMESPACE, ask, compiled
 
 # What the entry in a sent package's __path__ begins with; no folder of this host.
@@ -19,6 +19,14 @@ VIRTUAL = "<sent>/"
 
 # The modules of this call that the forker compiled ahead.
 READY = {}  # type: dict[str, object]
+# What takes long to import and does nothing else: done ahead where own modules import it.
+SHARED = frozenset(
+    ["__future__", "contextlib", "copy", "dataclasses", "datetime", "enum", "fnmatch", "glob"]
+    + ["json", "math", "pathlib", "re", "string", "textwrap", "typing"]
+)
+# The most source whose code the forker keeps, and of one module, in bytes.
+KEPT = 1 << 24
+LARGEST = 100000
 # The lists of modules that are installed; one, but in a lasting process.
 INSTALLED = set()  # type: set[bytes]
 # The top-level names below which the caller has modules, and what it hasn't there.
@@ -289,3 +297,57 @@ class Resource:
         if not args:
             kwargs["encoding"] = kwargs.get("encoding") or "utf-8"
         return io.TextIOWrapper(stream, *args, **kwargs)
+
+
+# Ahead of calls
+
+
+class Compiling:
+    """In the supervisor: what the forker was given to compile."""
+
+    def __init__(self, supervisor):
+        self.supervisor = supervisor
+        # How many calls there were for each list of modules.
+        self.uses = {}
+        # The modules that the forker has: digest -> size; and its room.
+        self.told = {}
+        self.room = KEPT
+
+    def use(self, digest, listed):
+        """Have modules compiled ahead of the calls to come, the second time that they are used."""
+        self.uses[digest] = self.uses.get(digest, 0) + 1
+        if self.uses[digest] == 2:
+            # The first of a list is no module.
+            for each in set(listed[1:]).difference(self.told):
+                blob = each + b"".join(self.supervisor.blobs[each])
+                if len(blob) <= min(LARGEST, self.room):
+                    self.told[each] = len(blob)
+                    self.room -= len(blob)
+                    size = worker.LENGTH.pack(len(blob))
+                    self.supervisor.tell(forker.COMPILE + size + blob)
+
+    def drop(self, digest):
+        """Have the code of a module forgotten that no later call needs."""
+        self.uses.pop(digest, None)
+        if digest in self.told:
+            self.room += self.told.pop(digest)
+            self.supervisor.tell(forker.FORGET + digest)
+
+
+def prepare(digest, blob):
+    """In the forker, keep the code of a module, and have what it imports of `SHARED`."""
+    name, text, file, _ = marshal.loads(blob)
+    try:
+        CODES[digest] = code = compiled(name, text, file)
+        for each in SHARED.intersection(code.co_names):
+            __import__(each)
+    except Exception:
+        # A worker finds out what is wrong.
+        pass
+    worker.freeze()
+
+
+def forget(digest, waiting):
+    """In the forker, drop a module, which may wait to be compiled."""
+    waiting[:] = [each for each in waiting if each[0] != digest]
+    CODES.pop(digest, None)

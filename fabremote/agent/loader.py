@@ -7,6 +7,7 @@ module lives and whether or not fabremote is installed on this host.
 
 import builtins
 import sys
+from _io import BytesIO
 from _pickle import Unpickler as _Unpickler
 
 LOCAL_NAME = "fabremote.agent."
@@ -31,15 +32,23 @@ Function = type(lambda: None)
 
 
 def load(data, buffers):
-    """Return the object that the payload's pickle ``data`` describes."""
-    stream = Stream(data)
-    settings = {"buffers": buffers} if sys.version_info >= (3, 8) else {}
-    reader = Unpickler(stream, **settings)
+    """Return the object that the payload's pickle ``data`` describes.
+
+    ``buffers``: functions that return those that it refers to.
+    """
+    if buffers:
+        reader = Unpickler(Stream(data), buffers=(take() for take in buffers))
+    else:
+        reader = Unpickler(Stream(data) if len(data) > SMALL else BytesIO(data))
     loaded = reader.load()
     for cls, value in LAST:
         cls.__init_subclass__ = value
     del LAST[:]
     return loaded
+
+
+# Up to so many bytes it takes less to copy them.
+SMALL = 16384
 
 
 class Stream:

@@ -1,7 +1,9 @@
 """Processes of a call: set apart at the start, found and killed at the end."""
 
 import _signal  # type: ignore[import-not-found]
+import fcntl
 import os
+import select
 import time
 
 # Between SIGTERM and SIGKILL, in seconds.
@@ -34,12 +36,20 @@ def isolate(parent):
     As its own subreaper it stays the ancestor of all that it starts, so that
     what a cancelled call left in other sessions is found too.
     """
-    os.setsid()
     die_with(parent)
     _prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+
+
+def disown():
+    """Undo of `isolate` what only a worker is.
+
+    The forker is a subreaper, too: what a killed worker leaves is reaped at once,
+    whatever process 1 is here.
+    """
+    _prctl(_PDEATHSIG, 0, 0, 0, 0)
 
 
 def die_with(parent):
@@ -104,6 +114,20 @@ def kill_tree(leader):
         os.killpg(leader, _signal.SIGKILL)
     except OSError:
         pass
+
+
+def unread(fd, patience):
+    """Return how many bytes lie in a pipe that nobody can read any more.
+
+    That is -1 if somebody still can after ``patience`` milliseconds, or if it isn't known.
+    """
+    ended = select.poll()
+    ended.register(fd, 0)
+    if ended.poll(patience):
+        import termios
+
+        return memoryview(fcntl.ioctl(fd, termios.FIONREAD, bytes(4))).cast("i")[0]
+    return -1
 
 
 class Group:

@@ -6,13 +6,11 @@ stdin means that the caller is gone; then all that was started is killed.
 """
 
 import _signal  # type: ignore[import-not-found]
-import gc
 import os
 import select
 import time
 
 from . import forker, loader, processes, wire, worker
-from .turns import Turn
 from .workers import BACKLOG, DOZE, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
@@ -40,11 +38,8 @@ class Supervisor:
         self.calls = {}
         # What the caller says to keep: digest -> pieces. It counts how much that is.
         self.blobs = {}
-        # How many calls there were for each list of modules.
-        self.uses = {}
-        # The modules that the forker was given to compile: digest -> size; and its room.
-        self.told = {}
-        self.room = forker.KEPT
+        # See `importing`, which is there before the first call that has modules.
+        self.compiling = None
         self.spares, self.dying, self.dozing, self.workers = [], [], [], {}
         # Whether a spare worker is wanted: not while the system refuses to fork.
         self.hungry = True
@@ -173,14 +168,14 @@ class Supervisor:
             elif kind == wire.DROP:
                 for digest in wire.digests(piece):
                     del self.blobs[digest]
-                    self.uses.pop(digest, None)
-                    self.untell(digest)
+                    if self.compiling:
+                        self.compiling.drop(digest)
             elif kind == wire.PING:
                 self.pace = wire.NUMBER.unpack(piece)[0] / 1000
             elif kind == wire.EXTEND:
                 piece = bytes(piece)
-                if piece.startswith(b"terminal"):
-                    # Which works here, too.
+                if piece.startswith((b"importing", b"terminal", b"turns")):
+                    # Which work here, too.
                     forker.extend(piece)
                 self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + piece)
                 # The forker hears of it before it is asked for the next worker.
@@ -202,7 +197,7 @@ class Supervisor:
             named = named[wire.PROCESS.size :]
         blobs = self.needed(flags, named) if named else ()
         if flags & wire.INSIDE:
-            Turn(self, process, number, flags, blobs)
+            loader.part("turns").Turn(self, process, number, flags, blobs)
             return
         try:
             call = self.spares.pop(0) if self.spares else self.fork()
@@ -220,27 +215,10 @@ class Supervisor:
         found = wire.digests(named)
         if flags & wire.HAS_LIST:
             listed = wire.digests(b"".join(self.blobs[found[0]]))
-            self.use(found[0], listed)
+            self.compiling = self.compiling or loader.part("importing").Compiling(self)
+            self.compiling.use(found[0], listed)
             found += listed
         return [(digest, self.blobs[digest]) for digest in found]
-
-    def use(self, digest, listed):
-        """Have modules compiled ahead of the calls to come, the second time that they are used."""
-        self.uses[digest] = self.uses.get(digest, 0) + 1
-        if self.uses[digest] == 2:
-            # The first of a list is no module.
-            for each in set(listed[1:]).difference(self.told):
-                blob = each + b"".join(self.blobs[each])
-                if len(blob) <= min(forker.LARGEST, self.room):
-                    self.told[each] = len(blob)
-                    self.room -= len(blob)
-                    self.tell(forker.COMPILE + worker.LENGTH.pack(len(blob)) + blob)
-
-    def untell(self, digest):
-        """Have the code of a module forgotten that no later call needs."""
-        if digest in self.told:
-            self.room += self.told.pop(digest)
-            self.tell(forker.FORGET + digest)
 
     def refuse(self, number, error):
         """Say that a call has no process to run in."""
@@ -259,15 +237,15 @@ class Supervisor:
 
     # Workers
 
-    def fork(self):
-        """Have a worker forked that waits for its call."""
+    def fork(self, request=forker.URGENT):
+        """Have a worker forked that waits for its call, or whose call waits."""
         pipes = []
         try:
             for _ in range(5):
                 pipes.append(os.pipe())
             payload, reply, stdin, stdout, stderr = pipes
             theirs = payload[0], reply[1], stdin[0], stdout[1], stderr[1]
-            self.ask(theirs)
+            self.push(forker.ask, self.forker, request, theirs)
         except OSError:
             for fd in [fd for pair in pipes for fd in pair]:
                 os.close(fd)
@@ -277,10 +255,6 @@ class Supervisor:
         made = Worker(self, payload[1], reply[0], stdin[1], {stdout[0]: 1, stderr[0]: 2})
         self.unborn.append(made)
         return made
-
-    def ask(self, fds):
-        """Ask the forker for a worker."""
-        self.push(forker.ask, self.forker, fds)
 
     def tell(self, data):
         """Send the forker bytes."""
@@ -305,7 +279,7 @@ class Supervisor:
         """Have the next calls' workers forked ahead of need; without one, a call asks."""
         try:
             while self.hungry and len(self.spares) < SPARES:
-                made = self.fork()
+                made = self.fork(forker.FORK)
                 # Not before: as it waits for the forker, the spares may be renewed.
                 self.spares.append(made)
         except OSError:
@@ -373,8 +347,8 @@ class Supervisor:
             processes.kill_tree(pid)
         text = "%s: %s" % (type(error).__name__, error)
         self.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])
-        for number in self.calls:
-            self.send(wire.DONE, number, wire.pack_status(False, True, 0))
+        for number, call in self.calls.items():
+            self.send(wire.DONE, number, wire.pack_status(False, True, 0, call.fate()))
         self.send(wire.CRASH, 0)
         _signal.alarm(2)  # Nobody may be there to read it.
         os.set_blocking(self.stdout, True)
@@ -389,9 +363,7 @@ def main(stdin, stdout):
     supervisor = Supervisor(stdin, stdout)
     try:
         worker.settle()
-        if hasattr(gc, "freeze"):
-            # What is there now is never collected, so that workers share its pages.
-            gc.freeze()
+        worker.freeze()
         supervisor.run()
     except BaseException as error:
         if os.getpid() == supervisor.pid:

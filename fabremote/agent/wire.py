@@ -81,7 +81,7 @@ def digests(data):
     return [bytes(data[n : n + DIGEST]) for n in range(0, len(data), DIGEST)]
 
 
-# Of DONE: the call has not begun, as its process ended before.
+# Of DONE: the call has not begun, nor will it: its process ended before.
 UNBEGUN = 4
 
 

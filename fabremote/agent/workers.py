@@ -48,28 +48,18 @@ class Worker:
         self.fds = {payload, reply, stdin} | set(outputs)
         for fd in self.fds:
             os.set_blocking(fd, False)
-        self.number = None
+        self.number = self.missing = self.cancelled = self.status = self.pack = None
         self.queues = {self.payload: [], self.stdin: []}
-        self.stdin_ends = False
         self.window = wire.WINDOW
         self.answer = b""
-        self.missing = None
-        # Whether it streams, and how much of a stream's message is still to come.
-        self.streaming, self.item = False, 0
-        self.cancelled = None
-        self.status = None
-        self.doomed = False
-        self.dozing = False
+        # Whether it has asked or streamed; how much of a stream's message is still to come.
+        self.asked, self.streaming, self.item = False, False, 0
+        self.doomed = self.dozing = self.noted = self.stdin_ends = self.ending = False
         self.relayed = 0.0
-        self.noted = False
-        self.pack = None
-        # A lasting process's own number, the calls that wait for it, the blobs that it has.
-        self.home = None
-        self.turns = []
-        self.given = set()
-        self.ending = False
-        # Whether each of these calls is typed to by itself, on the process's terminal.
-        self.anew = False
+        # How many bytes went into the payload's pipe, and how many of them nobody will read.
+        self.poured, self.unread = 0, -1
+        # A lasting process's own number, its last call and those that wait, the blobs it has.
+        self.home, self.turn, self.turns, self.given = None, None, [], set()
 
     def born(self, pid):
         """The worker's process is there."""
@@ -84,6 +74,7 @@ class Worker:
         self.pack = wire.packer(flags)
         if flags & wire.LASTING:
             self.home = number
+        # Whether each call in it is typed to by itself, on the process's terminal.
         self.anew = flags & (wire.HAS_PTY | wire.HAS_STDIN) == wire.HAS_PTY
         if not flags & (wire.HAS_PTY | wire.HAS_STDIN):
             self.drop(self.stdin)
@@ -130,7 +121,9 @@ class Worker:
         queue = self.queues[fd]
         try:
             taken = wire.write(fd, queue)
+            self.poured += taken if fd == self.payload else 0
         except OSError:
+            self.fate(0)
             taken = sum(map(len, queue))
             del queue[:]
             self.drop(fd)
@@ -143,7 +136,7 @@ class Worker:
             self.supervisor.unwatch(fd)
             if fd == self.stdin and self.stdin_ends:
                 self.drop(fd)
-        if fd == self.payload:
+        if fd == self.payload and (queue or self.supervisor.behind):
             self.supervisor.rest_stdin()
 
     def pending(self):
@@ -272,6 +265,7 @@ class Worker:
                 return b""
             if len(data) < end:
                 break
+            self.asked = True
             self.note(data[8:end]) if record else self.forward(wire.ASK, data[8:end])
             data = self.forward_items(data[end:])
         return data
@@ -305,7 +299,7 @@ class Worker:
             at += step
             self.item -= step
         if at:
-            self.streaming = True
+            self.asked = self.streaming = True
             for fd in set(self.outputs) & self.fds:
                 self.relay(fd)
             self.forward(wire.ITEM, data[:at])
@@ -356,25 +350,25 @@ class Worker:
 
     def say_done(self, number, answered):
         """Say that a call, or a lasting process, has ended, and how."""
-        status = wire.pack_status(answered, self.cancelled is not None, self.status or 0)
+        fate = 0 if answered else self.fate(0)
+        status = wire.pack_status(answered, self.cancelled is not None, self.status or 0, fate)
         self.supervisor.calls.pop(number, None)
-        self.supervisor.rest_stdin()
+        if self.supervisor.behind:
+            self.supervisor.rest_stdin()
         self.supervisor.send(wire.DONE, number, status)
+
+    def fate(self, patience=1000):
+        """Return `UNBEGUN` if the worker has ended, within so many ms, and read nothing, or 0."""
+        if self.payload in self.fds:
+            self.unread = processes.unread(self.payload, patience)
+        return wire.UNBEGUN * (self.unread == self.poured)
 
     def advance(self):
         """If a lasting process is free, begin the next call in it, or let it end."""
         if self.number != self.home:
             return
         if self.turns:
-            turn = self.turns.pop(0)
-            self.number, self.window, self.pack = turn.number, wire.WINDOW, turn.pack
-            blobs = [blob for blob in turn.blobs if blob[0] not in self.given]
-            self.given.update([blob[0] for blob in blobs])
-            if self.anew:
-                loader.part("terminal").clear(self)
-            self.put(self.payload, *((bundle.blob_message(blobs) if blobs else []) + turn.pieces))
-            self.put(self.stdin, *turn.typed)
-            self.listen()
+            self.turns.pop(0).begin()
         elif self.ending:
             self.drop(self.payload)
 

@@ -7,7 +7,8 @@ instruction that nothing can interrupt. Texts and bytes have secret hashes.
 
 So large integers must not all be alike modulo that of Python's hash. Tuples and
 frozensets may be, but only so many in one instruction, as an agent writes them:
-between instructions `nodes` looks at the clock.
+between instructions `nodes` looks at the clock. A frozenset is one instruction,
+however large it is, and is made piece by piece where it is large.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 # As many pairs of a dict, or items of a set, an agent's pickler puts in at once.
 BATCH = 1000
-# A frozenset is made at once: the most tuples and frozensets in it, and objects named before.
+# The most items of a frozenset that is made at once.
 FROZEN = 10_000
 # What is smaller than this, in bytes, can't hold enough keys to matter.
 SMALL = 1 << 14
@@ -72,30 +73,36 @@ class Longs:
 
 
 class _Counter(_pickle.Unpickler):
-    """Runs stand-ins for instructions; what there would be too many of raises TooMany."""
+    """Runs stand-ins for instructions; what there would be too many of raises TooMany.
+
+    ``large``: whether there is a frozenset that mustn't be made at once.
+    """
+
+    large = False
 
     def persistent_load(self, items: Any) -> Any:
         if len(items) == 1 and type(items[0]) is tuple:
             # A frozenset; a set of one tuple looks alike, which does no harm.
-            risky = sum(item is not None for item in items[0])
-            if risky > FROZEN:
-                raise TooMany(f"a frozenset of more than {FROZEN} tuples")
+            self.large = self.large or len(items[0]) > FROZEN
             return ()
         if len(items) > 2 * BATCH:
             raise TooMany("more keys at once than an agent writes")
         return None
 
 
-def check_batches(codes: bytes | bytearray) -> None:
-    """Raise TooMany if one of these instructions puts too much into a dict or set.
+def check_batches(codes: bytes | bytearray) -> bool:
+    """Return whether one of these instructions makes a large frozenset at once.
 
-    ``codes``: the first byte of each.
+    ``codes``: the first byte of each. Raises TooMany if one puts too much into a dict or set.
     """
     steps = codes.translate(_STEPS)
     for code, looks in _LOOKS:
         steps = steps.replace(code, looks)
     # In a frame, which is read at once.
-    _Counter(io.BytesIO(b"\x80\x04\x95%b%b." % (_SIZE.pack(len(steps) + 1), bytes(steps)))).load()
+    whole = b"\x80\x04\x95%b%b." % (_SIZE.pack(len(steps) + 1), bytes(steps))
+    counter = _Counter(io.BytesIO(whole))
+    counter.load()
+    return counter.large
 
 
 __all__ = ["BATCH", "FROZEN", "SMALL", "Longs", "TooMany", "check_batches"]

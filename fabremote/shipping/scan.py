@@ -16,6 +16,9 @@ that an agent's pickler (C, protocols 4 and 5) writes, each within the data:
   POP_MARK before them, where a tuple holds itself;
 - PROTO at the start, and STOP at the end.
 
+A large FROZENSET, which would be made at once, becomes TUPLE and BINPERSID, which
+are none of these: `nodes` makes it of the tuple, and looks at the clock.
+
 FRAME, around some 64 KiB each, is taken out first: the unpickler would want each whole.
 
 A regular expression reads them, thousands at a time, in about the time that
@@ -112,15 +115,33 @@ def check(data: memoryview) -> memoryview:
         if not _consists(data, "tuples are flat", longs, codes):
             longs, codes = Longs(), None if codes is None else bytearray()
             _walk(data, longs, codes)
-        if codes:
-            _check_batches(codes)
+        if codes and _has_large(codes):
+            data = _in_steps(data)
     Budget(len(data)).spend(longs.alike())
     return data
 
 
-def _check_batches(codes: bytearray) -> None:
+def _in_steps(data: memoryview) -> memoryview:
+    """Return the same with TUPLE and BINPERSID for each FROZENSET: the reader makes it then."""
+    runs, at, end = _runs("any"), _start(data), len(data) - 1
+    pieces: list[bytes | memoryview] = []
+    kept = 0
+    while at < end:
+        run = runs.match(data, at, end)
+        if run is None:
+            at, _ = _after(data, at)
+            continue
+        for found in _codes().finditer(data, at, run.end()):
+            if found[1] == b"\x91":
+                pieces += data[kept : found.start()], b"tQ"
+                kept = found.start() + 1
+        at = run.end()
+    return memoryview(b"".join([*pieces, data[kept:]]))
+
+
+def _has_large(codes: bytearray) -> bool:
     try:
-        collisions.check_batches(codes)
+        return collisions.check_batches(codes)
     except collisions.TooMany as error:
         raise Malformed(f"an answer holds {error}") from None
 
