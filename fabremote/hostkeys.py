@@ -32,6 +32,7 @@ from fabremote import known_hosts
 from fabremote.hostkey_certificate import SUFFIX, authorities, certificate_of, explain
 from fabremote.hostkey_offer import Offer, ask
 from fabremote.known_hosts import REVOKED, Line
+from fabremote.transports import RenewingTransport
 
 log = logging.getLogger("fabremote")
 
@@ -306,7 +307,7 @@ class _Policy(paramiko.MissingHostKeyPolicy):
             raise
 
 
-class _VerifiedTransport(paramiko.Transport):
+class _VerifiedTransport(RenewingTransport):
     """A transport that asks for just the kinds of host key that it is told to.
 
     paramiko's own asks for a certificate with each of them, too.

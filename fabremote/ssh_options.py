@@ -39,6 +39,7 @@ from fabremote.ssh_refusals import ALIASES
 from fabremote.ssh_settings import SSHSettings
 from fabremote.ssh_table import Option
 from fabremote.ssh_values import LOGLEVELS, Given, algorithms
+from fabremote.transports import RenewingTransport
 
 _ALIASES = {old.lower(): new for old, new in ALIASES.items()}
 
@@ -289,7 +290,7 @@ def make_transport_factory(
     settings: SSHSettings, verifier: Verifier | None = None
 ) -> Callable[..., Transport]:
     """Return what makes transports with these settings, over the verifier's own if given."""
-    make: Callable[..., Transport] = verifier.transport_factory if verifier else Transport
+    make: Callable[..., Transport] = verifier.transport_factory if verifier else RenewingTransport
 
     def factory(sock: Any, **options: Any) -> Transport:
         transport = make(sock, **options)

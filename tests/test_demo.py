@@ -91,7 +91,7 @@ def test_it_shows_what_it_says(tour: tuple[str, subprocess.CompletedProcess[str]
     call, exception, refused, three = steps
     times = [float(second) for second in re.findall(r"^ +(\d\.\d\d) s \| ", call, re.MULTILINE)]
     assert len(times) == 4
-    assert times[-1] - times[0] > 0.6
+    assert times[-1] - times[0] > 0.3
     assert "lift-off" in call
     assert "'counted': 4" in call
     assert "Traceback on 127.0.0.1" in exception
@@ -101,7 +101,7 @@ def test_it_shows_what_it_says(tour: tuple[str, subprocess.CompletedProcess[str]
     assert "trust=[Trojan]" in refused
     assert "none of its code ran here" in refused
     assert three.count("has slept 1.0 s") == 3
-    assert float(re.findall(r"took (\S+) s together", three)[0]) < 2
+    assert float(re.findall(r"took (\S+) s together", three)[0]) < 2.5
 
 
 def test_it_is_plain_text_in_80_columns(

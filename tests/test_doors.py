@@ -42,6 +42,9 @@ from fabremote.verification import way
 from tests.conftest import served
 from tests.faults import settled
 
+# Each of many runs is a process of its own, which imports Fabric.
+pytestmark = pytest.mark.timeout(180)
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 HERE = "python{}.{}".format(*sys.version_info)

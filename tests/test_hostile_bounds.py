@@ -22,7 +22,7 @@ from tests.test_hostile import NUMBER, Frozen, Guarded, decoder, described, tag,
 def quick() -> Iterator[None]:
     started = time.process_time()
     yield
-    assert time.process_time() - started < 8
+    assert time.process_time() - started < 20
 
 
 def refused(data: bytes) -> str:

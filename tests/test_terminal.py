@@ -269,8 +269,7 @@ def talk():
     print("first", *os.get_terminal_size(), os.environ["TERM"])
     print("hello", input("name? "))
     try:
-        print("sleeping")
-        time.sleep(60)
+        sleep()
     except KeyboardInterrupt:
         print("interrupted")
     try:
@@ -281,7 +280,9 @@ def talk():
 
 def sleep():
     print("sleeping")
-    time.sleep(60)
+    # A signal that comes just before a long sleep begins is handled after it.
+    for _ in range(6000):
+        time.sleep(0.01)
 
 
 def leave_unread():
@@ -290,13 +291,22 @@ def leave_unread():
 
 
 def ask(before):
-    signal.signal(signal.SIGWINCH, lambda *_: print("now", *os.get_terminal_size()))
     print(before, input("name? "))
     return os.getpid()
 
 
+def await_size():
+    sizes = []
+    signal.signal(signal.SIGWINCH, lambda *_: sizes.append(os.get_terminal_size()))
+    print("size?")
+    while not sizes:
+        time.sleep(0.01)
+    print("now", *sizes[0])
+
+
 def block(py):
     with py:
+        py.call(await_size)
         pid = py.call(ask, "one")
         print("between", input("here? "))
         try:
@@ -397,10 +407,11 @@ def test_a_user_types_to_each_call_of_a_block(
         server: Server = request.getfixturevalue(where)
         args = [server.hosts[0], server.user, str(server.port), server.key]
     with Terminal(script, "block", *args) as terminal:
-        terminal.expect("name? ")
+        terminal.expect("size?")
         assert terminal.raw
         terminal.resize(40, 120)
         terminal.expect("now 120 40")
+        terminal.expect("name? ")
         terminal.type("Ada\r")
         terminal.expect("one Ada")
         # Between its calls the terminal is this program's.

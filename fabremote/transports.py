@@ -1,0 +1,52 @@
+"""A paramiko transport that goes on while keys are renewed and the host closes a channel.
+
+paramiko answers that in the thread that reads, where it waits until keys are
+renewed, which takes the same thread to read on: until it gives up, 30 seconds
+later, the connection stands still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from typing import Any
+
+import paramiko
+from paramiko import SSHException
+
+
+class RenewingTransport(paramiko.Transport):
+    """Sends from another thread, in order, what its own can't send before keys are renewed."""
+
+    def __init__(self, sock: Any, **options: Any) -> None:
+        super().__init__(sock, **options)
+        self._late: deque[Any] = deque()
+        self._late_lock = threading.Lock()
+
+    def _send_user_message(self, data: Any) -> None:
+        if threading.current_thread() is self:
+            with self._late_lock:
+                late = bool(self._late) or not self.clear_to_send.is_set()
+                if late:
+                    self._late.append(data)
+                    if len(self._late) > 1:
+                        return  # the thread that sends the others sends it, too
+            if late:
+                name = f"fabremote-late-{self.name}"
+                threading.Thread(target=self._send_late, name=name, daemon=True).start()
+                return
+        super()._send_user_message(data)  # type: ignore[misc]
+
+    def _send_late(self) -> None:
+        while True:
+            # Where the connection is no more, its own thread finds that, too.
+            with contextlib.suppress(SSHException, OSError, EOFError):
+                super()._send_user_message(self._late[0])  # type: ignore[misc]
+            with self._late_lock:
+                self._late.popleft()
+                if not self._late:
+                    return
+
+
+__all__ = ["RenewingTransport"]
