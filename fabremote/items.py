@@ -52,8 +52,9 @@ class Items:
         self._most = limit + streaming.AHEAD + MORE
         self._admitted = self._handled = self._kept = 0
         self._head = b""
+        # A message that comes in pieces, and how much of it is still to come.
         self._body: bytearray | None = None
-        self._filled = 0
+        self._missing = 0
         self._closed = False
         # What the consumer did: items and bytes taken and granted, and the last item's flag.
         self._window = 1
@@ -102,13 +103,14 @@ class Items:
                 view = view[need:]
                 if len(self._head) < TOTAL:
                     return
-                self._body, self._filled = bytearray(self._size(self._head)), 0
+                # It grows with what comes: the size may be a lie.
+                self._body, self._missing = bytearray(), self._size(self._head)
                 self._head = b""
-            piece = view[: len(self._body) - self._filled]
-            self._body[self._filled : self._filled + len(piece)] = piece
-            self._filled += len(piece)
+            piece = view[: self._missing]
+            self._body += piece
+            self._missing -= len(piece)
             view = view[len(piece) :]
-            if self._filled < len(self._body):
+            if self._missing:
                 return
             body, self._body = self._body, None
             yield memoryview(body)

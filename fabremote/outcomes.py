@@ -6,6 +6,7 @@ from typing import Any
 
 from fabremote.calls import Outcome
 from fabremote.exceptions import ResultError, ShippingError
+from fabremote.printing import printable
 from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
 from fabremote.shipping.missing import versions, with_remedy
@@ -54,7 +55,7 @@ def not_loaded(
     cause = with_remedy(raised.rebuild(found, decoder, label), label, modules_of(modules))
     why = f"{found[0].type_name}: {found[0].text[:2000]}"
     if isinstance(cause, ModuleNotFoundError):
-        why = str(cause)
+        why = printable(str(cause)[:2000])
     error = ShippingError(
         f"{decoder.what} was sent, but not loaded there: {why.rstrip('.')}."
         f"{versions(found[0].notes)} "

@@ -43,7 +43,7 @@ class Answer:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         # What comes before the sizes of all parts are known.
-        self._head = b""
+        self._head = bytearray()
         self._rooms: list[wire.Room] = []
         self._room = 0
         self.refused = 0
@@ -56,7 +56,7 @@ class Answer:
             return
         self.received += len(data)
         if not self._rooms:
-            self._head += bytes(data)
+            self._head += data
             data = self._begin()
         while data and self._room < len(self._rooms):
             room = self._rooms[self._room]
@@ -66,7 +66,7 @@ class Answer:
         if data:
             raise wire.ProtocolError("more bytes of an answer than it has")
 
-    def _begin(self) -> bytes:
+    def _begin(self) -> Data:
         """Make room for the parts, once it is known how large they are; return what is theirs."""
         head = self._head
         if not self.total:
@@ -74,7 +74,7 @@ class Answer:
                 return b""
             size = TOTAL.unpack_from(head)[0]
             if size > self._limit:
-                self.refused, self._head = size, b""
+                self.refused, self._head = size, bytearray()
                 return b""
             if not size:
                 raise wire.ProtocolError("an answer of no bytes")
@@ -86,7 +86,8 @@ class Answer:
             if len(head) < at:
                 return b""
             count = _COUNT.unpack_from(head, at - _COUNT.size)[0]
-            if count * _CODE.size > self.total:
+            # Each has at least so many bytes; a list of them is small beside them.
+            if count * wire.LARGE > self.total:
                 raise wire.ProtocolError("more buffers of an answer than it has room for")
             if len(head) < at + count * _CODE.size:
                 return b""
@@ -98,8 +99,8 @@ class Answer:
         if own <= 0 or any(code < 4 or code & 3 > wire.TEXT for code in codes):
             raise wire.ProtocolError("an answer whose parts don't fit")
         self._rooms = [wire.Room(code) for code in (own << 2, *codes)]
-        self._head = b""
-        return head[at:]
+        self._head = bytearray()
+        return memoryview(head)[at:]
 
     @property
     def letter(self) -> bytes:

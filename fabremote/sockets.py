@@ -181,8 +181,8 @@ def let_go(client: Any) -> None:
     transport = client.get_transport()
     client.close()
     if transport is not None:
-        # Where another thread has made it and not begun it yet, it meets a closed socket there.
-        with contextlib.suppress(RuntimeError):
+        # Ctrl-C may come before it was started.
+        if transport.is_alive():
             transport.join(ENDING)
         transport.packetizer.complete_handshake()
 

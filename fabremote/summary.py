@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import invoke
 
 from fabremote.printing import printable
 
 # Of a failure's text, so many lines at most; of a value's, so many characters.
 LINES = 3
 WIDTH = 60
+# The most characters of a text that its last lines are looked for in.
+LONGEST = 4000
 
 # A host's name, its value, its error or None, and the seconds that it took or None.
 Row = tuple[str, Any, BaseException | None, float | None]
@@ -48,34 +52,44 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
 
 def _brief(value: Any) -> str:
     """Return a value, or of a Result what says most, in a few words."""
-    if hasattr(value, "exited"):
+    if isinstance(value, invoke.Result):
         if hasattr(value, "value"):
             return _brief(value.value)
         return _tail(value.stdout, 1)[0] if value.stdout.strip() else f"exited {value.exited}"
-    text = printable(" ".join(reprlib.repr(value).split()))
+    text = printable(" ".join(_said(reprlib.repr, value).split()))
     return text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
+
+
+def _said(how: Callable[[Any], str], value: Any) -> str:
+    """Return what an object says of itself; a host may have left out what it needs for that."""
+    try:
+        return how(value)
+    except Exception as error:
+        return f"<{type(value).__name__} that can't be shown: {type(error).__name__}>"
 
 
 def _last_lines(error: BaseException) -> list[str]:
     """Return a failure's type, and the last lines of what there is about it."""
     kind = type(error).__name__
     result: Any = getattr(error, "result", None)
-    if hasattr(result, "exited"):
+    if isinstance(result, invoke.Result):
         # Of a command that failed, or that a watcher ended.
         how = kind if result.exited is None else f"exited {result.exited}"
         said = result.stderr if str(result.stderr).strip() else result.stdout
         lines = _tail(str(said), LINES) if str(said).strip() else []
         return [f"{how}: {lines[0]}"] if len(lines) == 1 else [how, *lines]
-    first, *rest = _tail(str(error), LINES) if str(error).strip() else [""]
+    text = _said(str, error)
+    first, *rest = _tail(text, LINES) if text.strip() else [""]
     lines = [f"{kind}: {first}" if first else kind, *rest]
     stderr = getattr(error, "stderr", "")
-    if isinstance(stderr, str) and stderr.strip() and stderr.strip() not in str(error):
+    if isinstance(stderr, str) and stderr.strip() and stderr.strip() not in text:
         lines += _tail(stderr, LINES)
     return lines
 
 
 def _tail(text: str, count: int) -> list[str]:
-    return [printable(line.rstrip()) for line in text.strip().split("\n")[-count:]]
+    lines = [line.rstrip() for line in text.strip()[-LONGEST:].split("\n")[-count:]]
+    return [printable(line) for line in lines]
 
 
 __all__ = ["summarise"]

@@ -23,7 +23,7 @@ from typing import Any
 
 # As many pairs of a dict, or items of a set, an agent's pickler puts in at once.
 BATCH = 1000
-# The most tuples and frozensets, and objects named before, of a frozenset that is made at once.
+# The most items of a frozenset that is made at once.
 FROZEN = 10_000
 # What is smaller than this, in bytes, can't hold enough keys to matter.
 SMALL = 1 << 14
@@ -83,8 +83,7 @@ class _Counter(_pickle.Unpickler):
     def persistent_load(self, items: Any) -> Any:
         if len(items) == 1 and type(items[0]) is tuple:
             # A frozenset; a set of one tuple looks alike, which does no harm.
-            risky = sum(item is not None for item in items[0])
-            self.large = self.large or risky > FROZEN
+            self.large = self.large or len(items[0]) > FROZEN
             return ()
         if len(items) > 2 * BATCH:
             raise TooMany("more keys at once than an agent writes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import itertools
 import os
 import re
 import sys
@@ -12,6 +13,10 @@ from fabremote.shipping.finding import find_spec
 from fabremote.shipping.modules import Modules
 from fabremote.shipping.sources import is_standard
 from fabremote.shipping.this_side import is_library
+
+# How many files of a package are looked at, and how many parts a name may have: a host chose it.
+MOST = 10_000
+DEEPEST = 64
 
 _MISSING = re.compile(
     r"(?P<start>.* )?(?P<mark>\(?)No module named '(?P<name>[^']+)'"
@@ -49,7 +54,7 @@ def _remedy(name: str, modules: Modules) -> str:
 def _has_extensions(folders: Iterable[str]) -> bool:
     suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
     files = (name for folder in folders for _, _, names in os.walk(folder) for name in names)
-    return any(name.endswith(suffixes) for name in files)
+    return any(name.endswith(suffixes) for name in itertools.islice(files, MOST))
 
 
 def _version(library: str) -> str | None:
@@ -74,7 +79,9 @@ def versions(notes: Iterable[str]) -> str:
 
 def with_remedy(error: BaseException, where: str, modules: Modules) -> BaseException:
     """Return the exception; where an import failed there, it says where, and what to do."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
+    if not isinstance(error, ModuleNotFoundError) or type(error.name) is not str:
+        return error
+    if error.name and error.name.isprintable() and error.name.count(".") < DEEPEST:
         found = _MISSING.fullmatch(str(error))
         if found is not None and found["name"] == error.name:
             start = (found["start"] or "").rstrip()

@@ -11,18 +11,17 @@ of ours.
 from __future__ import annotations
 
 import _pickle
-import collections
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from fabremote.exceptions import ResultError, UntrustedResult
 from fabremote.printing import printable
 from fabremote.shipping import scan, timed
 from fabremote.shipping.collisions import BATCH
+from fabremote.shipping.extents import Watch, alike, extent
 from fabremote.shipping.scan import Cost, Malformed
 
 _ATOMS = frozenset([type(None), bool, int, float, str, bytes, bytearray])
-_SIZED = frozenset([str, bytes, bytearray, list, tuple, dict, set, frozenset])
 _CONTAINERS = frozenset([list, tuple, dict, set, frozenset])
 _HASHING = frozenset([dict, set, frozenset])
 # What Python drops by recursion in C, so that a chain of them overflows the stack.
@@ -104,11 +103,12 @@ class _Reader(_pickle.Unpickler):
 
     def persistent_load(self, items: tuple[Any, ...]) -> frozenset[Any]:
         """Make a large frozenset, in as many steps as a set has: see `scan`."""
-        made: set[Any] = set()
+        return frozenset(self._in_steps(items))
+
+    def _in_steps(self, items: tuple[Any, ...]) -> Iterator[Any]:
         for start in range(0, len(items), BATCH):
-            made.update(items[start : start + BATCH])
             self.source.peek(1)  # which looks at the clock
-        return frozenset(made)
+            yield from items[start : start + BATCH]
 
     def find_class(self, module: str, name: str) -> Tag:
         if module != "_fabremote" or not self.known(name):
@@ -151,7 +151,7 @@ class Builder:
         size: int,
     ) -> None:
         self._make, self._shell, self._fill = make, shell, fill
-        self._budget = scan.Budget(size)
+        self._budget, self._watch = scan.Budget(size), Watch(size)
         # What hashing parts of the graph costs, and hashing all keys of dicts and sets again.
         self._costs: dict[int, Cost] = {}
         self._keys: dict[int, int] = {}
@@ -252,30 +252,28 @@ class Builder:
         if kind is tuple:
             return tuple(self._get_all(obj))
         if kind is frozenset:
-            return frozenset(self._distinct(obj))
+            return frozenset(self._watch.steps(self._distinct(obj), len(obj)))
         if kind is Node:
             args = self._all(obj.args)
-            self._spend(args)
-            return self._make(obj.name, args)
+            return self._within(args, self._make, obj.name, args)
         what = "tag as a value" if kind is Tag else kind.__qualname__
         raise Malformed(f"an answer holds a {what}")
 
-    def _spend(self, args: tuple[Any, ...]) -> None:
-        """Count what a constructor may copy: a pickle can name one large part many times."""
-        size = 0
-        for arg in args:
-            if type(arg) in _SIZED:
-                size += len(arg)
-                if type(arg) in _HASHING and len(arg) > _MANY:
-                    self._collide(arg)
-            if self._keys:
-                size += self._keys.get(id(arg), 0)
-        self._budget.spend(size)
+    def _within(self, parts: tuple[Any, ...], make: Callable[..., Any], *args: Any) -> Any:
+        """Return what ``make`` makes, of these parts, if that is within what may be spent.
 
-    def _collide(self, keys: Iterable[Any]) -> None:
-        """Count what comparing the keys that have one hash takes: the square of their number."""
-        counts = collections.Counter(map(hash, keys))
-        self._budget.spend(sum(count * count for count in counts.values() if count > 1))
+        That is what it may copy: a pickle can name one large part many times.
+        """
+        size, large = 0, False
+        for part in parts:
+            size += extent(part)
+            if type(part) in _HASHING and len(part) > _MANY:
+                large = True
+                size += alike(part)
+            if self._keys:
+                size += self._keys.get(id(part), 0)
+        self._budget.spend(size)
+        return self._watch.timed(make, *args) if large else make(*args)
 
     def _hash(self, holder: Any) -> None:
         """Count what it will cost to hash the keys of a dict, or the items of a set."""
@@ -327,21 +325,21 @@ class Builder:
         elif kind is dict:
             keys, values = self._distinct(obj), self._get_all(obj.values())
             obj.clear()
-            obj.update(zip(keys, values, strict=True))
+            obj.update(self._watch.steps(zip(keys, values, strict=True), len(keys)))
         elif kind is set:
             parts = self._distinct(obj)
             obj.clear()
-            obj.update(parts)
+            obj.update(self._watch.steps(parts, len(parts)))
         elif kind is Node and obj.state is not None:
             state = self._all(obj.state)
-            self._spend(state)
-            self._fill(self._built[id(obj)], obj.name, self._all(obj.args), state)
+            target = self._built[id(obj)]
+            self._within(state, self._fill, target, obj.name, self._all(obj.args), state)
 
     def _distinct(self, keys: Collection[Any]) -> list[Any]:
         """Return what the keys of a dict stand for, or the items of a set."""
         found = self._get_all(keys)
         if len(found) > _MANY:
-            self._collide(found)
+            self._budget.spend(alike(found))
         return found
 
 

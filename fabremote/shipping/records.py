@@ -13,12 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from fabremote.exceptions import ResultError
+from fabremote.printing import printable
 from fabremote.shipping.answers import plain
 from fabremote.shipping.nodes import Malformed
 
 # The largest number, and the latest time: the end of the year 9999.
 _LARGEST = 1 << 63
 _LATEST = 253402300799.0
+# The most levels of a logger's name that are looked for here.
+_DEEPEST = 100
 # The texts that a record has to have, those that may be None, and its other numbers.
 _TEXTS = ("name", "levelname", "msg")
 _MORE_TEXTS = (
@@ -84,18 +87,22 @@ def _extras(given: Any) -> dict[str, Any]:
     """Return what ``extra=`` gave to a record and can be an attribute of one here, too."""
     if type(given) is not dict:
         raise Malformed("a record's extras are no dict")
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in given.items():
         if _text(name, "extra").isidentifier() and name not in _TAKEN and name[:2] != "__":
-            plain_value = value is None or type(value) in (bool, str)
-            found[name] = value if plain_value else _number(value, "extra")
+            if type(value) is str:
+                found[name] = printable(value)
+            else:
+                plain_value = value is None or type(value) is bool
+                found[name] = value if plain_value else _number(value, "extra")
     return found
 
 
 def _text(value: Any, name: str) -> str:
     if type(value) is not str:
         raise Malformed(f"a record's {name} is no text")
-    return value
+    # It may go to a terminal.
+    return printable(value)
 
 
 def _number(value: Any, name: str) -> int | float:
@@ -115,6 +122,7 @@ def handle(record: logging.LogRecord) -> None:
             known.handle(record)
         return
     nearest: logging.Logger = logging.root
+    name = ".".join(name.split(".", _DEEPEST)[:_DEEPEST])
     while name:
         name = name.rpartition(".")[0]
         above = manager.loggerDict.get(name)
