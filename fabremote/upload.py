@@ -35,7 +35,6 @@ AGENT_MODULES = (
     "raising",
     "worker",
     "forker",
-    "turns",
     "workers",
     "supervisor",
 )
@@ -45,6 +44,8 @@ EXTRA_MODULES = (
     "classes",
     "importing",
     "streaming",
+    "incoming",
+    "turns",
     "lasting",
     "standins",
     "class_sources",

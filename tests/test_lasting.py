@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from fabremote import (
     RemoteProcessDied,
     RemoteTimeout,
     ShippingError,
+    ahead,
     wrap,
 )
 from fabremote.agent import wire
@@ -458,3 +460,86 @@ def test_a_block_that_is_left_in_the_midst_of_a_generator_ends_it(place: Any) ->
         os.kill(pid, 0)
     with pytest.raises(RemoteCancelled, match="as the with block that it is of was left"):
         next(stream)
+
+
+def first_of(items: Iterator[bytes], count: int) -> list[int]:
+    return [len(next(items)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("size", [100, 100_000, 250_000])
+def test_a_stream_that_ends_early_leaves_nothing_to_the_next_call(
+    py: Interpreter, size: int
+) -> None:
+    pid = py.call(os.getpid)
+    for count in (1, 2, 3, 1, 2, 3):
+        items = ahead((bytes(size) for _ in range(100)), 50)
+        assert py.call(first_of, items, count) == [size] * count
+        assert py.call(len, bytes(100_000)) == 100_000
+    assert py.call(os.getpid) == pid
+
+
+def leave_waiting(items: Iterator[bytes]) -> None:
+    """Return while a thread waits for an item."""
+
+    def wait() -> None:
+        begun.set()
+        next(items, None)
+
+    begun = threading.Event()
+    threading.Thread(target=wait, daemon=True).start()
+    begun.wait()
+
+
+def threads() -> int:
+    return threading.active_count()
+
+
+def keep(items: Iterator[int]) -> int:
+    global table
+    table = items
+    return next(items)
+
+
+def use_kept(items: Iterator[int]) -> Any:
+    try:
+        next(table)
+    except RuntimeError as error:
+        return str(error), next(items)
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_a_thread_that_waits_for_an_item_takes_nothing_of_the_next_call(
+    py: Interpreter, size: int
+) -> None:
+    pid = py.call(os.getpid)
+    for _ in range(10):
+        py.call(leave_waiting, (bytes(size) for _ in range(3)))
+        assert py.call(len, bytes(100_000)) == 100_000
+    assert py.call(os.getpid) == pid
+
+
+def test_an_iterator_of_an_earlier_call_is_gone(py: Interpreter) -> None:
+    assert py.call(keep, iter(n for n in range(5))) == 0
+    assert py.call(use_kept, iter(n for n in range(7, 9))) == ("the caller's iterator is gone", 7)
+
+
+def alarmed(items: Iterator[bytes]) -> str:
+    def ring(number: int, frame: Any) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        while True:
+            next(items)
+    except TimeoutError:
+        return "stopped"
+
+
+def test_what_a_signal_ends_in_the_midst_of_an_item_leaves_nothing(py: Interpreter) -> None:
+    pid = py.call(os.getpid)
+    for _ in range(3):
+        endless = (bytes(500_000) for _ in itertools.count())
+        assert py.call(alarmed, ahead(endless, 10)) == "stopped"
+        assert py.call(len, bytes(100_000)) == 100_000
+    assert py.call(os.getpid) == pid

@@ -20,7 +20,10 @@ the small C modules (``_pickle``, ``_signal``) to their slower-to-import faces.
 *Extras* are sent only before the first call that needs them, and are then part
 of the agent: ``classes`` makes the caller's classes, ``importing`` its own
 modules importable, ``class_sources`` shows classes to ``inspect``, ``standins``
-stands for the caller's libraries, ``third_party`` makes what is NumPy's and pandas'.
+stands for the caller's libraries, ``third_party`` makes what is NumPy's and pandas';
+``streaming`` gives a generator's items, ``incoming`` takes those of the caller's
+iterators, ``lasting`` serves one call after another, whose ``turns`` the supervisor
+keeps, ``terminal`` is that of ``pty=True``, ``records`` sends what is logged.
 
 Python floor: 3.6. The tests run this folder under every interpreter found from
 that floor up.

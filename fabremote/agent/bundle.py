@@ -25,6 +25,8 @@ TOTAL = struct.Struct(">Q")
 BLOBBED = ASKING = 1 << 63
 STREAMED = 1 << 62
 RECORD = 1 << 61
+# To a lasting process: nothing more comes of the streams of the call that has ended.
+LAST = b"\xff" * 5
 DIGEST = 16
 # The most bytes of a request.
 REQUEST = 4096

@@ -27,7 +27,8 @@ def serve(payload_fd, reply_fd, received):
             # A thread that asks or logs reads its own answer, not the next payload.
             bundle.disconnect()
         worker.write_all(reply_fd, pieces)
-        received = worker.read_payload(payload_fd, streaming.left())
+        ahead = streaming.left()
+        received = None if ahead is None else worker.read_payload(payload_fd, ahead)
         if received is not None:
             # Its environment and folder are what the calls before have made of them.
             received[0].update(env=None, cwd=None)

@@ -36,6 +36,8 @@ PULL = struct.Struct(">BII?")
 # Flags of an item: the generator waits to be told to go on; it answers ``T``.
 WAITS = 1
 THROWN = 2
+# The channel of what comes once a call in a lasting process has ended.
+LAST = ADDRESS.unpack(bundle.LAST)[0]
 # The most bytes of items that are on the way to a consumer that hasn't taken them.
 AHEAD = 4 << 20
 
@@ -51,7 +53,8 @@ class Inbox:
         self.changed = threading.Condition(threading.Lock())
         # By channel; None has the answers to requests.
         self.queues = collections.defaultdict(collections.deque)
-        self.reading = self.ended = False
+        # Whether somebody reads, nothing comes any more, or that is for the call's end alone.
+        self.reading = self.ended = self.over = False
         self.rest = b""
         self.ready = select.poll()
         self.ready.register(fd, select.POLLIN)
@@ -65,6 +68,8 @@ class Inbox:
         queue = self.queues[channel]
         while True:
             with self.changed:
+                if self.over and channel != LAST:
+                    return None
                 if queue or self.ended:
                     return queue.popleft() if queue else None
                 if self.reading:
@@ -92,23 +97,40 @@ class Inbox:
         return queue.popleft() if queue else None
 
     def read(self):
-        received = None
+        received, begun = None, False
         try:
+            if not self.rest:
+                # Where a signal's handler raises here, nothing is lost.
+                self.ready.poll()
+            begun = True
             received = bundle.receive(self.fd, self.rest)
         finally:
             with self.changed:
                 self.reading = False
-                if received is None:
+                if received is not None:
+                    self.sort(*received)
+                elif begun:
                     self.ended = True
-                else:
-                    total, body, self.rest = received
-                    if total & bundle.STREAMED:
-                        channel, letter = ADDRESS.unpack_from(body)
-                        body = letter, memoryview(body)[ADDRESS.size :]
-                    else:
-                        channel, body = None, received
-                    self.queues[channel].append(body)
                 self.changed.notify_all()
+
+    def sort(self, total, body, rest):
+        """Put a message where it is waited for."""
+        self.rest = rest
+        if not total & bundle.STREAMED:
+            self.queues[None].append((total, body, rest))
+        elif len(body) >= ADDRESS.size and not (self.over and body != bundle.LAST):
+            channel, letter = ADDRESS.unpack_from(body)
+            self.queues[channel].append((letter, memoryview(body)[ADDRESS.size :]))
+
+    def close(self):
+        """Read all that came for a call that has ended; return what is there of the next.
+
+        None if that isn't known any more.
+        """
+        with self.changed:
+            self.over = True
+            self.changed.notify_all()
+        return None if self.get(LAST, True) is None else self.rest
 
 
 def inbox():
@@ -124,18 +146,25 @@ INBOX = []  # type: list[Inbox]
 
 
 def left():
-    """Let go of the inbox of a call that has ended; return what it has read too much."""
+    """Let go of the inbox of a call that has ended; return what has come of the next."""
+    CALLS[0] += 1
     if not INBOX:
         return b""
     bundle.RECEIVE[0] = bundle.receive
-    return INBOX.pop().rest
+    return INBOX.pop().close()
+
+
+# How many calls have ended in this process.
+CALLS = [0]
 
 
 def put(pieces):
-    """Write a message."""
+    """Write a message; return False if the call has ended."""
     with bundle._WRITING:
-        if bundle.CHANNEL is not None:
-            worker.write_all(bundle.CHANNEL[1], pieces, bundle.STREAMED)
+        if bundle.CHANNEL is None:
+            return False
+        worker.write_all(bundle.CHANNEL[1], pieces, bundle.STREAMED)
+        return True
 
 
 def value_of(data):
@@ -349,51 +378,3 @@ def used(code, at):
     while 0 <= at < len(code) and code[at] in PASSED:
         at += 2
     return not 0 <= at < len(code) or code[at] != opcode.opmap.get("POP_TOP")
-
-
-def incoming(channel, ahead):
-    """Return an iterator over one of the caller's."""
-    return Incoming(channel, ahead)
-
-
-class Incoming:
-    """An iterator over the caller's: each item is asked for as it is needed, or ``ahead``."""
-
-    def __init__(self, channel, ahead):
-        self.channel, self.ahead = channel, ahead
-        self.owed = 0
-        self.ended = False
-        self.turn = threading.Lock()
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        with self.turn:
-            if self.ended:
-                raise StopIteration
-            source = inbox()
-            if os.getpid() != source.pid:
-                raise RuntimeError("an iterator of the caller's can't be used by a forked process")
-            waits = not source.queues[self.channel]
-            more = self.ahead - self.owed
-            if self.owed == 0 or more >= self.ahead // 2 or waits:
-                put([PULL.pack(b"N"[0], self.channel, more, waits)])
-                self.owed += more
-            message = source.get(self.channel)
-            if message is None:
-                self.ended = True
-                raise RuntimeError("the caller's iterator is gone")
-            letter, data = message
-            self.owed -= 1
-            if letter == b"I"[0]:
-                return value_of(data)
-            self.ended = True
-            value = value_of(data)
-        if letter == b"R"[0]:
-            raise StopIteration(value)
-        raise value
-
-    def close(self):
-        """Ask for no more."""
-        self.ended = True

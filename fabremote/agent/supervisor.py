@@ -11,7 +11,6 @@ import select
 import time
 
 from . import forker, loader, processes, wire, worker
-from .turns import Turn
 from .workers import BACKLOG, DOZE, Worker, widen
 
 # Above this many bytes waiting for workers' pipes, the connection rests.
@@ -175,7 +174,7 @@ class Supervisor:
                 self.pace = wire.NUMBER.unpack(piece)[0] / 1000
             elif kind == wire.EXTEND:
                 piece = bytes(piece)
-                if piece.startswith((b"terminal", b"importing")):
+                if piece.startswith((b"importing", b"terminal", b"turns")):
                     # Which work here, too.
                     forker.extend(piece)
                 self.tell(forker.EXTEND + worker.LENGTH.pack(len(piece)) + piece)
@@ -198,7 +197,7 @@ class Supervisor:
             named = named[wire.PROCESS.size :]
         blobs = self.needed(flags, named) if named else ()
         if flags & wire.INSIDE:
-            Turn(self, process, number, flags, blobs)
+            loader.part("turns").Turn(self, process, number, flags, blobs)
             return
         try:
             call = self.spares.pop(0) if self.spares else self.fork()

@@ -52,14 +52,14 @@ class Worker:
         self.queues = {self.payload: [], self.stdin: []}
         self.window = wire.WINDOW
         self.answer = b""
-        # Whether it streams, and how much of a stream's message is still to come.
-        self.streaming, self.item = False, 0
+        # Whether it has asked or streamed; how much of a stream's message is still to come.
+        self.asked, self.streaming, self.item = False, False, 0
         self.doomed = self.dozing = self.noted = self.stdin_ends = self.ending = False
         self.relayed = 0.0
         # How many bytes went into the payload's pipe, and how many of them nobody will read.
         self.poured, self.unread = 0, -1
-        # A lasting process's own number, the calls that wait for it, the blobs that it has.
-        self.home, self.turns, self.given = None, [], set()
+        # A lasting process's own number, its last call and those that wait, the blobs it has.
+        self.home, self.turn, self.turns, self.given = None, None, [], set()
 
     def born(self, pid):
         """The worker's process is there."""
@@ -265,6 +265,7 @@ class Worker:
                 return b""
             if len(data) < end:
                 break
+            self.asked = True
             self.note(data[8:end]) if record else self.forward(wire.ASK, data[8:end])
             data = self.forward_items(data[end:])
         return data
@@ -298,7 +299,7 @@ class Worker:
             at += step
             self.item -= step
         if at:
-            self.streaming = True
+            self.asked = self.streaming = True
             for fd in set(self.outputs) & self.fds:
                 self.relay(fd)
             self.forward(wire.ITEM, data[:at])
@@ -367,15 +368,7 @@ class Worker:
         if self.number != self.home:
             return
         if self.turns:
-            turn = self.turns.pop(0)
-            self.number, self.window, self.pack = turn.number, wire.WINDOW, turn.pack
-            blobs = [blob for blob in turn.blobs if blob[0] not in self.given]
-            self.given.update([blob[0] for blob in blobs])
-            if self.anew:
-                loader.part("terminal").clear(self)
-            self.put(self.payload, *((bundle.blob_message(blobs) if blobs else []) + turn.pieces))
-            self.put(self.stdin, *turn.typed)
-            self.listen()
+            self.turns.pop(0).begin()
         elif self.ending:
             self.drop(self.payload)
 

@@ -2,7 +2,7 @@
 
 ::
 
-    iterator.next ──> Feeds.pull ── messages ──> agent.streaming.Incoming
+    iterator.next ──> Feeds.pull ── messages ──> agent.incoming.Incoming
 """
 
 from __future__ import annotations

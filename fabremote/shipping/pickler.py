@@ -15,7 +15,7 @@ from fabric.group import Group
 from invoke.context import Context
 
 from fabremote.agent import classes as agent_classes
-from fabremote.agent import importing, loader, sources, streaming
+from fabremote.agent import importing, incoming, loader, sources
 from fabremote.bootstrap import RemotePython
 from fabremote.shipping import class_source, classes, code, third_party, this_side
 from fabremote.shipping.iterators import ahead_of, streams
@@ -33,6 +33,7 @@ BLOBS = 1000
 # What a function of the agent's needs there beside what every agent has.
 _EXTRAS = {
     **{loader.LOCAL_NAME + name: (name,) for name in EXTRA_MODULES},
+    loader.LOCAL_NAME + "incoming": ("streaming", "incoming"),
     loader.LOCAL_NAME + "class_sources": ("importing", "class_sources"),
 }
 
@@ -140,8 +141,8 @@ class PayloadPickler(_pickle.Pickler):
         """An iterator stays here; the function is given one that asks it for items."""
         channel = len(self.iterators) + 1
         self.iterators[channel] = obj
-        self.extras.add("streaming")
-        return streaming.incoming, (channel, ahead_of(obj))
+        self.extras.update(("streaming", "incoming"))
+        return incoming.incoming, (channel, ahead_of(obj))
 
     def goes_by_name(self, obj: Any) -> bool:
         """Return whether the far side can import ``obj`` by its module and qualified name."""
