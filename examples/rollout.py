@@ -7,7 +7,7 @@ Run it in this folder, on any hosts that you can log in to::
     fab -c rollout back --hosts web1,web2,web3 --folder /srv/app
 
 A host's folder has ``releases/NAME`` for each release and ``current``, a link to the one in use.
-``{host}`` in it stands for the host's name. Where a check fails, that host and those done before
+``{host}`` in it stands for the host's name. Where anything fails, that host and those done before
 go back to what they had, and the rest are left alone.
 """
 
@@ -41,16 +41,20 @@ def install(folder, name, data):
     return True
 
 
-def switch(folder, name, restart):
+def switch(folder, name):
     """Have ``current`` lead to a release; return the name of the one before, or None."""
     current = Path(folder, "current")
     before = current.resolve().name if current.is_symlink() else None
     link = current.with_name(f".current.{os.getpid()}")
     link.symlink_to(Path("releases", name))
     link.replace(current)  # in one step: there is always one
-    if restart:
-        subprocess.run(restart, shell=True, check=True, cwd=current)
     return before
+
+
+def use(folder, restart):
+    """Run the command that has the current release used, if there is one."""
+    if restart:
+        subprocess.run(restart, shell=True, check=True, cwd=Path(folder, "current"))
 
 
 def is_well(folder, check, tries, pause):
@@ -91,15 +95,23 @@ def deploy(c, hosts, archive, folder, check="./check", restart="", tries=5, paus
     done = []
     with contextlib.ExitStack() as stack:
         for host in hosts.split(","):
-            there = wrap(stack.enter_context(Connection(host)))
-            place = folder.format(host=host)
-            new = there.call(install, place, name, data)
-            before = there.call(switch, place, name, restart)
-            done.append((host, there, place, before))
-            print(f"{host}: {name} {'installed' if new else 'was there'}, in place of {before}")
-            if not there.call(is_well, place, check, tries, pause):
-                undo(done, restart)
-                raise Exit(f"{host}: {name} is not well; all hosts have what they had", 1)
+            try:
+                there = wrap(stack.enter_context(Connection(host)))
+                place = folder.format(host=host)
+                new = there.call(install, place, name, data)
+                before = there.call(switch, place, name)
+                done.append((host, there, place, before))
+                print(
+                    f"{host}: {name} {'installed' if new else 'was there'}, in place of {before}"
+                )
+                there.call(use, place, restart)
+                well = there.call(is_well, place, check, tries, pause)
+                problem = "" if well else f"{name} is not well"
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
+            if problem:
+                back = "all hosts have" if undo(done, restart) else "not all hosts have"
+                raise Exit(f"{host}: {problem}; {back} what they had", 1)
             print(f"{host}: {name} is well")
         for _, there, place, before in done:
             if before != name:
@@ -107,13 +119,19 @@ def deploy(c, hosts, archive, folder, check="./check", restart="", tries=5, paus
 
 
 def undo(done, restart):
-    """Have hosts use again what they used before, the last one first."""
+    """Have hosts use again what they used before, the last one first; return whether all do."""
+    all_do = True
     for host, there, place, before in reversed(done):
-        if before is None:
-            print(f"{host}: has nothing to go back to")
-        else:
-            there.call(switch, place, before, restart)
+        try:
+            if before is None:
+                raise LookupError("has nothing to go back to")
+            there.call(switch, place, before)
+            there.call(use, place, restart)
             print(f"{host}: back to {before}")
+        except Exception as error:
+            all_do = False
+            print(f"{host}: {error}")
+    return all_do
 
 
 @task(help={"hosts": "names with commas between", "folder": "as for deploy"})
@@ -126,5 +144,6 @@ def back(c, hosts, folder, restart=""):
             name = there.call(remember, place, None)
             if not name:
                 raise Exit(f"{host}: has nothing to go back to", 1)
-            there.call(switch, place, name, restart)
+            there.call(switch, place, name)
+            there.call(use, place, restart)
             print(f"{host}: back to {name}")

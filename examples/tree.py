@@ -41,17 +41,24 @@ def call(by, hosts, fn, *args, **options):
     ``by``: the group of hosts that carry the others. ``options``: of their ``python()``.
     """
     shares = [hosts[number :: len(by)] for number in range(len(by))]
-    futures = [
-        wrap(one).python(**options).submit(relay, share, fn, *args)
-        for one, share in zip(by, shares, strict=True)
-    ]
-    found = {}
-    for one, share, future in zip(by, shares, futures, strict=True):
+    under_way, found = [], {}
+
+    def lost(one, share, error):
+        reason = f"by way of {one.original_host}: {type(error).__name__}: {error}"
+        found.update((host, (None, reason)) for host in share)
+
+    for one, share in zip(by, shares, strict=True):
+        try:
+            future = wrap(one).python(**options).submit(relay, share, fn, *args)
+        except RemoteException as error:  # It can't be reached.
+            lost(one, share, error)
+        else:
+            under_way.append((one, share, future))
+    for one, share, future in under_way:
         try:
             found.update(future.result())
-        except RemoteException as error:
-            reason = f"by way of {one.original_host}: {error}"
-            found.update((host, (None, reason)) for host in share)
+        except Exception as error:  # It has no fabremote, for one.
+            lost(one, share, error)
     return {host: found[host] for host in hosts}
 
 

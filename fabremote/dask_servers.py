@@ -187,6 +187,9 @@ class Process(ProcessInterface):
         return RemoteException(f"{where}{type(error).__name__}: {error}.{last}")
 
     def _end(self) -> None:
+        if self._tie is not None:
+            # What reads our side of its stdin would wait on, in a thread.
+            self._tie.release()
         if self.status == Status.running:
             self.status = Status.closed
             self.ended()

@@ -116,13 +116,16 @@ def at_once(group: Any, action: Action, progress: bool = True) -> list[Outcome]:
     stage = Stage(group, progress)
     pool = concurrent.futures.ThreadPoolExecutor(workers, "fabremote-group")
     futures: list[concurrent.futures.Future[Outcome]] = []
-    ended = True
+    ended = False
     try:
         for place, one in enumerate(group):
             futures.append(pool.submit(stage.outcome, action, place, one))
-        return [future.result() for future in futures]
+        outcomes = [future.result() for future in futures]
+        ended = True
+        return outcomes
     except BaseException:
-        # Ctrl-C: closing the connections ends what runs through them.
+        # Ctrl-C: closing the connections ends what runs through them. A second one during that
+        # waits for nothing any more.
         for future in futures:
             future.cancel()
         ended = _end(list(zip(group, futures, strict=False)))

@@ -17,7 +17,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from fabremote.streams import show
@@ -77,6 +77,10 @@ class Terminal:
         self.lock = threading.RLock()
         # Prints text above a live view while there is one; see `fabremote.live`.
         self.above: Callable[[str], None] | None = None
+        # Takes that view away until it is drawn anew.
+        self.erase: Callable[[], None] | None = None
+        # How many questions a person is being asked, during which no view is drawn.
+        self.asking = 0
         # Whose unfinished line the cursor stands in.
         self._unfinished: Labelled | None = None
         # Those whose unfinished line will show if it stays so.
@@ -115,6 +119,20 @@ class Terminal:
                 name = "fabremote-labels"
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
+
+    @contextlib.contextmanager
+    def question(self, target: IO[str]) -> Iterator[None]:
+        """Leave the cursor's line to a question for as long as a person is asked it."""
+        with self.lock:
+            self.asking += 1
+            if self.erase is not None:
+                self.erase()
+            self.free_line(target)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.asking -= 1
 
     def _run(self) -> None:
         while True:

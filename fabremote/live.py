@@ -33,7 +33,7 @@ class View:
         self._begun = time.monotonic()
         self._running: dict[int, str] = {}
         self._failed: list[str] = []
-        self._done = 0
+        self._done: list[str] = []
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         if wanted and possible():
@@ -50,7 +50,7 @@ class View:
         if failed:
             self._failed.append(self._names[place])
         else:
-            self._done += 1
+            self._done.append(self._names[place])
 
     def close(self) -> None:
         """Take the view away."""
@@ -62,8 +62,9 @@ class View:
         """Return what is shown."""
         seconds = int(time.monotonic() - self._begun)
         running, failed = list(self._running.copy().values()), list(self._failed)
-        waiting = len(self._names) - self._done - len(running) - len(failed)
-        parts = [f"{self._done}/{len(self._names)} done", f"{len(running)} running"]
+        done = len(self._done)
+        waiting = len(self._names) - done - len(running) - len(failed)
+        parts = [f"{done}/{len(self._names)} done", f"{len(running)} running"]
         parts += [f"{waiting} waiting"] if waiting else []
         parts += [f"{len(failed)} failed"]
         lines = [" · ".join([*parts, f"{seconds // 60}:{seconds % 60:02}"])]
@@ -85,7 +86,7 @@ class View:
                     drawing.draw()
         finally:
             with TERMINAL.lock:
-                TERMINAL.above = None
+                TERMINAL.above = TERMINAL.erase = None
                 drawing.erase()
 
     def _begin(self) -> Drawing | None:
@@ -95,7 +96,7 @@ class View:
             TERMINAL.free_line(sys.stdout)
             drawing = Drawing(self.text)
             drawing.draw()
-            TERMINAL.above = drawing.above
+            TERMINAL.above, TERMINAL.erase = drawing.above, drawing.erase
         return drawing
 
 
@@ -116,7 +117,9 @@ class Drawing:
         self._drawn: float | None = None
 
     def draw(self) -> None:
-        """Show it as it is now."""
+        """Show it as it is now, unless a person is being asked."""
+        if TERMINAL.asking:
+            return
         self._live.start()
         self._live.refresh()
         self._drawn = time.monotonic()

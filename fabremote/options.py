@@ -283,7 +283,7 @@ def _is_current(options: Options) -> bool:
 
 def _state(context: Context) -> tuple[Any, ...]:
     """Return what a context's part of the options depends on."""
-    trees = map(context.config.get, ("run", "timeouts", "remotely"))
+    trees = map(context.config.get, ("run", "timeouts", "remotely", "sudo"))
     places = tuple(context.command_cwds), tuple(context.command_prefixes)
     return (*trees, *places, check.call_env(context))
 

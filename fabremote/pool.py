@@ -213,6 +213,8 @@ class Pool:
                 since = since or time.monotonic()
                 if time.monotonic() - since > PATIENCE:
                     return  # Those that still connect end when that fails.
+                with self._lock:
+                    self._wake()
                 for host in self._hosts:
                     host.give_up_connecting()
             alive[0].join(0.2)
@@ -358,7 +360,11 @@ class Pool:
     # Under the lock
 
     def _over(self) -> bool:
-        return self._shut and not self._queue and not self._running
+        with self._lock:
+            # What was cancelled while it waited needs no host that would take it.
+            while self._shut and self._queue and self._queue[0].future.cancelled():
+                self._queue.popleft()
+            return self._shut and not self._queue and not self._running
 
     def _wake(self) -> None:
         self._changed.notify_all()

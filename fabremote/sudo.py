@@ -41,6 +41,7 @@ from paramiko import SSHException
 
 from fabremote.bootstrap import GREETING, READ_LINE, candidates
 from fabremote.exceptions import RemoteAuthFailure, RemoteException, RemoteSudoRefused
+from fabremote.labels import TERMINAL
 from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.printing import printable
@@ -80,13 +81,15 @@ class Typed:
         """Return a login's password, asked for on the terminal if it isn't known."""
         with self._lock:
             if login not in self._known:
-                self._known[login] = getpass.getpass(prompt)
+                with TERMINAL.question(sys.stdout):
+                    self._known[login] = getpass.getpass(prompt)
             return self._known[login]
 
-    def forget(self, login: str) -> None:
-        """A login's password is wrong."""
+    def forget(self, login: str, password: str) -> None:
+        """A login's password is wrong, unless another was typed meanwhile."""
         with self._lock:
-            self._known.pop(login, None)
+            if self._known.get(login) == password:
+                del self._known[login]
 
 
 typed = Typed()
@@ -121,10 +124,10 @@ class Asker:
                 f"sudo on {self.label} asks for the password of {self.login}; none was typed."
             ) from None
 
-    def rejected(self, options: Options, said: str) -> RemoteAuthFailure:
+    def rejected(self, options: Options, password: str, said: str) -> RemoteAuthFailure:
         """Return the error for a wrong password."""
         if options.password is None:
-            typed.forget(self.login)
+            typed.forget(self.login, password)
         command = shlex.join(_sudo(options, options.prompt))
         result = fabric.Result(connection=self.context, command=command, stdout=said, exited=None)
         return RemoteAuthFailure(
@@ -181,14 +184,16 @@ class Entry:
     def succeeds(self) -> bool:
         """Have sudo start a shell, given the password if it asks; return whether it did."""
         self._send(self._script())
+        password = ""
         while self._await_word() == "asks":
             if self.asked > 1:
-                raise self._asker.rejected(self._options, self._text())
-            self._send(self._asker.password(self._options))
+                raise self._asker.rejected(self._options, password, self._text())
+            password = self._asker.password(self._options)
+            self._send(password)
         entered = f"{self._marker} in\n".encode() in self._said
         # Allowed one try only, it does not ask again.
         if not entered and self.asked and _WRONG.search(self._text()):
-            raise self._asker.rejected(self._options, self._text())
+            raise self._asker.rejected(self._options, password, self._text())
         return entered
 
     def _send(self, line: str) -> None:

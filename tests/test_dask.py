@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -129,12 +130,18 @@ def pids_of(client: Any) -> set[int]:
     return set()
 
 
+def feeding() -> int:
+    return sum(one.name == "fabremote-stdin" for one in threading.enumerate())
+
+
 def test_a_worker_lost_with_its_nanny_is_replaced_by_adapt(client: Any, cluster: Any) -> None:
     nannies = client.run(os.getppid)
     lost = {worker["name"]: address for address, worker in workers(client).items()}
-    name = max(lost)
+    name, before = max(lost), feeding()
     os.kill(nannies[lost[name]], signal.SIGKILL)
     wait_for(lambda: name not in cluster.workers)
+    # Nor does a thread here wait to feed its stdin.
+    wait_for(lambda: feeding() < before)
     assert "SIGKILL" in cluster.get_logs(scheduler=False, workers=False)["Cluster"]
     cluster.adapt(minimum=2, maximum=2, interval="100ms")
     wait_for(lambda: lost[name] not in workers(client) and len(workers(client)) == 2)

@@ -364,9 +364,10 @@ def test_a_release_is_rolled_out_and_back_where_it_is_not_well(
 ) -> None:
     place = ["--hosts", "web1,web2", "--folder", f"{tmp_path}/{{host}}"]
 
-    def deploy(release: str) -> subprocess.CompletedProcess[str]:
+    def deploy(release: str, *more: str) -> subprocess.CompletedProcess[str]:
         command = ["fab", "-c", "rollout", "deploy", "--archive", texts_of(tmp_path, release)]
-        return run([*command, *place, "--tries", "2", "--pause", "0.05"], EXAMPLES, environment)
+        how = ["--tries", "2", "--pause", "0.05", *more]
+        return run([*command, *place, *how], EXAMPLES, environment)
 
     def current() -> list[str]:
         return [(tmp_path / host / "current").resolve().name for host in ("web1", "web2")]
@@ -379,6 +380,8 @@ def test_a_release_is_rolled_out_and_back_where_it_is_not_well(
         for what in ("installed, in place of one", "is well")
     ]
     assert current() == ["two", "two"]
+    for host in ("web1", "web2"):
+        (tmp_path / host / "fit").write_text("two")
     bad = deploy("bad")
     assert (bad.returncode, bad.stderr) == (
         1,
@@ -387,6 +390,16 @@ def test_a_release_is_rolled_out_and_back_where_it_is_not_well(
     assert "web1: back to two" in bad.stdout
     assert "web2" not in bad.stdout
     assert current() == ["two", "two"]
+    # Nor is anything kept that can't be restarted, or that a later host can't get.
+    ill = deploy("three", "--restart", "test $(cat ../../fit) = $(basename $PWD)")
+    assert (ill.returncode, current()) == (1, ["two", "two"])
+    assert ill.stderr.endswith("; all hosts have what they had\n"), ill.stderr
+    place[1] = "web1,localhost:1"
+    lost = deploy("four")
+    assert (lost.returncode, current()) == (1, ["two", "two"])
+    assert "localhost:1: RemoteConnectionRefused: " in lost.stderr
+    assert "web1: back to two" in lost.stdout
+    place[1] = "web1,web2"
     back = run(["fab", "-c", "rollout", "back", *place], EXAMPLES, environment)
     assert back.returncode == 0, back.stderr
     assert current() == ["one", "one"]
@@ -490,6 +503,10 @@ def test_hosts_carry_others(environment: dict[str, str]) -> None:
     assert [line.split(":")[0] for line in lines] == ["web1", "web2", "web3"]
     assert all(float(line.split()[1]) >= 0 for line in lines)
     assert done.stderr.startswith("localhost:1: RemoteConnectionRefused: ")
+    command[command.index("web1,web2")] = "web1,localhost:1"
+    done = run([*command, "web1", "web2"], EXAMPLES, environment)
+    assert (done.returncode, done.stdout.split(":")[0]) == (1, "web1")
+    assert done.stderr.startswith("web2: by way of localhost: RemoteConnectionRefused: ")
 
 
 def test_what_hosts_carry_ends_with_the_connections_to_them(

@@ -376,6 +376,20 @@ def test_shutdown_doesnt_wait_for_a_host_that_doesnt_answer(hosts: list[Connecti
         assert no_executors()
 
 
+def test_work_that_was_cancelled_waits_for_no_host() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()  # and says nothing
+        port = listening.getsockname()[1]
+        slow = {"banner_timeout": 50}
+        executor = RemoteExecutor([Connection("127.0.0.1", port=port, connect_kwargs=slow)])
+        futures = [executor.submit(abs, n) for n in range(3)]
+        begun = time.monotonic()
+        executor.shutdown(cancel_futures=True)
+        assert time.monotonic() - begun < 30
+        assert all(one.cancelled() for one in futures)
+
+
 def test_a_connection_that_is_closed_takes_no_more_work(
     hosts: list[Connection], tmp_path: Path
 ) -> None:

@@ -23,7 +23,8 @@ from fabremote import Connection, GroupResult, SerialGroup, ThreadingGroup, wrap
 from fabremote.connection import Config
 from fabremote.demo.server import Server
 from fabremote.group_work import max_workers
-from fabremote.labels import Labelled, names_of
+from fabremote.labels import TERMINAL, Labelled, names_of
+from fabremote.live import PACE, View
 from tests.conftest import connect
 from tests.faults import settled
 
@@ -313,6 +314,34 @@ def test_a_terminal_has_colours_and_a_live_view(openssh: Server, tmp_path: Path)
     assert re.search(r"\[127\.0\.0\.1\]\x1b\[0m Sure\? \r\n.*Sure\? yes\r\n", shown, re.DOTALL)
     assert re.search(r"2/3 done · 1 running · 0 failed · 0:\d\d", shown)
     assert "running: 127.0.0.1" in shown
+
+
+def test_no_view_is_drawn_over_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Screen()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    view = View(["web1"], wanted=True)
+    try:
+        assert settled(lambda: "0/1 done" in screen.getvalue())
+        with TERMINAL.question(screen):
+            shown = screen.getvalue()
+            # Its last word is that the view is away.
+            assert shown.endswith("\x1b[2K")
+            Labelled(screen, "web1", 0).write("a line\n")
+            view.began(0)
+            time.sleep(3 * PACE)
+            asked = screen.getvalue()
+        assert asked.removeprefix(shown).endswith(" a line\n")
+        assert settled(lambda: "1 running" in screen.getvalue().removeprefix(asked))
+    finally:
+        view.close()
 
 
 def test_no_color_and_progress_off_are_respected(openssh: Server, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import time
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import invoke
@@ -23,13 +22,6 @@ from fabremote.outcomes import read_answer
 from fabremote.receiving import Answer, Outcome
 from fabremote.shipping import extents, records
 from tests.test_hostile import call, decoder, le, tag, value
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    started = time.process_time()
-    yield
-    assert time.process_time() - started < 8
 
 
 def rebuilt(data: bytes) -> Any:

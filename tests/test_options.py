@@ -24,6 +24,7 @@ from fabremote import Connection, RemoteInterpreterMissing, RemoteTimeout, wrap
 from fabremote.connection import Config
 from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
+from fabremote.options import Bound
 from tests import interpreters
 from tests.conftest import connect, make_server
 from tests.faults import settled
@@ -630,6 +631,17 @@ def test_the_interpreter_comes_from_the_environment(
         connect_kwargs=openssh.connect_kwargs,
     ) as connection:
         assert connection.call(platform.python_version).startswith(OTHERS[-1] + ".")
+
+
+def test_what_changes_in_the_configuration_counts_for_what_is_bound() -> None:
+    with wrap(invoke.Context()) as context:
+        bound = Bound(context, {"sudo": True})
+        assert (bound.options().user, bound.options().password) == (None, None)
+        context.config.sudo.user = "ada"
+        context.config.sudo.password = "secret"
+        assert (bound.options().user, bound.options().password) == ("ada", "secret")
+        context.config.run.env["A"] = "b"
+        assert bound.options().env["A"] == "b"
 
 
 def test_a_configuration_of_fabrics_own_will_do(openssh: Server) -> None:
