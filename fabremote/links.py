@@ -50,6 +50,9 @@ class Link(Protocol):
     def status(self, timeout: float) -> int | None:
         """Return the command's exit status, or None if it is not known after ``timeout`` s."""
 
+    def ended(self) -> bool:
+        """Return whether the command has ended, or nothing connects to it any more."""
+
     def errors(self) -> bytes:
         """Return the last of what the command printed to stderr, where that comes apart."""
 
@@ -109,6 +112,9 @@ class ChannelLink:
             return None
         status = self._channel.exit_status
         return None if status < 0 else status
+
+    def ended(self) -> bool:
+        return self._exited or self._channel.closed
 
     def attend(self, take: Callable[[bytes], None], end: Callable[[], None], label: str) -> None:
         def take_packet(data: bytes) -> None:
@@ -230,6 +236,9 @@ class ProcessLink:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
 
     def errors(self) -> bytes:
         return b""

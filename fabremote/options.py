@@ -206,13 +206,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
     config = context.config
     ours = remotely(context)
     run = config.get("run", {})
-    values: dict[str, Any] = {key: run.get(key) for key in _RUN_KEYS}
-    values["timeout"] = config.get("timeouts", {}).get("command")
-    values |= ours
-    # As in Invoke, None means what the configuration says; but timeout=None means none.
-    values |= {k: v for k, v in given.items() if v is not None or k not in _RUN_KEYS}
-    if values["hide"] is True:
-        values["echo"] = False
+    values = _values(given, run, ours, config.get("timeouts", {}).get("command"))
     dry = bool(run.get("dry"))
 
     def read(name: str, reader: Callable[[Any], T]) -> T:
@@ -252,6 +246,20 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         prefixes=tuple(context.command_prefixes),
         **check.sudo(given, config.get("sudo", {})),
     )
+
+
+def _values(
+    given: Mapping[str, Any], run: Mapping[str, Any], ours: Mapping[str, Any], timeout: Any
+) -> dict[str, Any]:
+    """Return each option's value: as it was given, or else as it is configured."""
+    values: dict[str, Any] = {key: run.get(key) for key in _RUN_KEYS}
+    values["timeout"] = timeout
+    values |= ours
+    # As in Invoke, None means what the configuration says; but timeout=None means none.
+    values |= {k: v for k, v in given.items() if v is not None or k not in _RUN_KEYS}
+    if values["hide"] is True:
+        values["echo"] = False
+    return values
 
 
 class Bound:

@@ -27,7 +27,6 @@ variables of ``env=`` go to the agent, not through sudo: they are the function's
 from __future__ import annotations
 
 import contextlib
-import getpass
 import re
 import secrets
 import shlex
@@ -41,9 +40,9 @@ from paramiko import SSHException
 
 from fabremote.bootstrap import GREETING, READ_LINE, candidates
 from fabremote.exceptions import RemoteAuthFailure, RemoteException, RemoteSudoRefused
-from fabremote.labels import TERMINAL
 from fabremote.links import Link, discard
 from fabremote.options import Options
+from fabremote.passwords import typed
 from fabremote.printing import printable
 
 KEEP = 1 << 16
@@ -70,31 +69,6 @@ os._exit(e>>8 or e and 128+e)
 """
 
 
-class Typed:
-    """Passwords typed in this process, by the user who logs in: each is asked for once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: dict[str, str] = {}
-
-    def get(self, login: str, prompt: str) -> str:
-        """Return a login's password, asked for on the terminal if it isn't known."""
-        with self._lock:
-            if login not in self._known:
-                with TERMINAL.question(sys.stdout):
-                    self._known[login] = getpass.getpass(prompt)
-            return self._known[login]
-
-    def forget(self, login: str, password: str) -> None:
-        """A login's password is wrong, unless another was typed meanwhile."""
-        with self._lock:
-            if self._known.get(login) == password:
-                del self._known[login]
-
-
-typed = Typed()
-
-
 class Asker:
     """Who is asked for sudo's password, and for whom.
 
@@ -106,8 +80,11 @@ class Asker:
     def __init__(self, context: Any, label: str, login: str, batch: bool = False) -> None:
         self.context, self.label, self.login, self._batch = context, label, login, batch
 
-    def password(self, options: Options) -> str:
-        """Return the password; raise RemoteSudoRefused if it can't be had."""
+    def password(self, options: Options, wanted: Callable[[], bool]) -> str:
+        """Return the password; raise RemoteSudoRefused if it can't be had.
+
+        Nobody is asked any more once it is not ``wanted``.
+        """
         if options.password is not None:
             return options.password
         if self._batch or sys.stdin is None or not sys.stdin.isatty():
@@ -118,7 +95,7 @@ class Asker:
             )
         try:
             prompt = options.prompt.rstrip().removesuffix(":")
-            return typed.get(self.login, f"{prompt} of {self.login}: ")
+            return typed.get(self.login, f"{prompt} of {self.login}: ", wanted)
         except EOFError:
             raise RemoteSudoRefused(
                 f"sudo on {self.label} asks for the password of {self.login}; none was typed."
@@ -188,7 +165,7 @@ class Entry:
         while self._await_word() == "asks":
             if self.asked > 1:
                 raise self._asker.rejected(self._options, password, self._text())
-            password = self._asker.password(self._options)
+            password = self._asker.password(self._options, lambda: not self._link.ended())
             self._send(password)
         entered = f"{self._marker} in\n".encode() in self._said
         # Allowed one try only, it does not ask again.

@@ -189,11 +189,12 @@ def beside(*codes: int) -> bytes:
     return struct.pack(f">cI{len(codes)}Q", b"B", len(codes), *codes)
 
 
-@pytest.mark.parametrize("step", [1, 3, 7, 100])
+@pytest.mark.parametrize("step", [1, 3, 7, 100, wire.LARGE + 1])
 def test_an_answer_comes_in_any_pieces(step: int) -> None:
-    data = pieces_of(
-        beside(5 << 2 | wire.BYTES, 3 << 2, 2 << 2 | wire.TEXT), b"Vp", b"12345abc", b"de"
-    )
+    size = wire.LARGE
+    parts = b"12345" * size, b"abc" * size, b"de" * size
+    codes = len(parts[0]) << 2 | wire.BYTES, len(parts[1]) << 2, len(parts[2]) << 2 | wire.TEXT
+    data = pieces_of(beside(*codes), b"Vp", *parts)
     answer = Answer(len(data))
     for start in range(0, len(data), step):
         assert not answer.complete()
@@ -201,7 +202,7 @@ def test_an_answer_comes_in_any_pieces(step: int) -> None:
     assert answer.complete()
     first, buffers = answer.take()
     assert bytes(first) == b"Vp"
-    assert list(buffers) == [b"12345", bytearray(b"abc"), "de"]
+    assert list(buffers) == [parts[0], bytearray(parts[1]), parts[2].decode()]
     assert answer.received == answer.total == len(data)
 
 

@@ -34,7 +34,7 @@ LAYERS = (
     {"inboxes", "items"},
     {"calls", "feeding", "messages", "service", "session", "starting", "stdin", "store", "streams"}
     | {"watching"},
-    {"labels", "live", "sudo", "summary"},
+    {"labels", "live", "passwords", "sudo", "summary"},
     {"shipping"},
     {"lasting", "outcomes", "stream_sources"},
     {"generators"},

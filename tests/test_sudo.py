@@ -259,24 +259,56 @@ with ThreadingGroup(*names, user=login, port=int(port), connect_kwargs=kwargs) a
 """
 
 
+class Program:
+    """The script above, run on a terminal of its own."""
+
+    def __init__(self, host: SudoHost) -> None:
+        self.login, server = host.users["asks"], host.server
+        names = host.users["target"], self.login, str(server.port), server.key
+        self.pid, self.terminal = pty.fork()
+        if not self.pid:
+            os.execv(sys.executable, [sys.executable, "-c", SCRIPT, *names])
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.terminal)
+
+    def asked(self) -> str:
+        """Return what is shown up to the question."""
+        return read_until(self.terminal, f"password of {self.login}: ")
+
+
 def test_a_person_at_a_terminal_is_asked_once_for_all_hosts(host: SudoHost) -> None:
-    target, login, server = host.users["target"], host.users["asks"], host.server
-    pid, terminal = pty.fork()
-    if not pid:
-        words = [sys.executable, "-c", SCRIPT, target, login, str(server.port), server.key]
-        os.execv(sys.executable, words)
-    shown = ""
-    try:
-        shown = read_until(terminal, f"password of {login}: ")
-        os.write(terminal, PASSWORD.encode() + b"\n")
-        shown += read_until(terminal, None)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(terminal)
-    assert shown.count(f"ran as {target}") == 2, shown
+    with Program(host) as program:
+        shown = program.asked()
+        os.write(program.terminal, PASSWORD.encode() + b"\n")
+        shown += read_until(program.terminal, None)
+    assert shown.count(f"ran as {host.users['target']}") == 2, shown
     assert shown.count("password of") == 1
     assert "Wurst" not in shown
+
+
+def test_ctrl_c_at_the_question_ends_the_group(host: SudoHost) -> None:
+    with Program(host) as program:
+        program.asked()
+        os.write(program.terminal, b"\x03")
+        # To the program's end, for which nothing more is typed.
+        assert "KeyboardInterrupt" in read_until(program.terminal, None)
+
+
+def test_no_answer_is_no_password(host: SudoHost) -> None:
+    shown = [""]
+    with Program(host) as program:
+        # The second host may ask later, but not once more.
+        while f"password of {program.login}: " in (part := program.asked()):
+            shown.append(part)
+            os.write(program.terminal, b"\x04")
+    assert "GroupException" in part
+    assert len(shown) in (2, 3)
 
 
 def read_until(terminal: int, text: str | None) -> str:

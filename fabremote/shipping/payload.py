@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import pickle
 import struct
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,20 +99,11 @@ def dump(
         raise
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
-    header: dict[str, Any] = {
-        "beside": chunks.rooms(),
-        "env": terminals.environment(options.env) if options.pty else dict(options.env),
-        "cwd": options.cwd,
-        "encoding": options.encoding,
-    }
     parts = _parts(options)
-    if parts:
-        header["parts"] = parts
+    header = _header(options, chunks.rooms(), parts, memory is not None)
     if listed is not None:
         header["bundle"] = listed.blob.digest
         pickler.extras.add("importing")
-    if memory is not None:
-        header["lasting"] = True
     if makes_stream(fn):
         pickler.extras.add("streaming")
     front = marshal.dumps(header, MARSHAL)
@@ -131,6 +122,23 @@ def dump(
     forwarder = Forwarder(scope, files, memory)
     feeds = Feeds(pickler, name_of(fn))
     return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part, feeds)
+
+
+def _header(
+    options: Options, rooms: Sequence[int], parts: list[tuple[str, Any]], lasting: bool
+) -> dict[str, Any]:
+    """Return what the worker is told of a call's options, and of what is beside its pickle."""
+    header: dict[str, Any] = {
+        "beside": rooms,
+        "env": terminals.environment(options.env) if options.pty else dict(options.env),
+        "cwd": options.cwd,
+        "encoding": options.encoding,
+    }
+    if parts:
+        header["parts"] = parts
+    if lasting:
+        header["lasting"] = True
+    return header
 
 
 def _parts(options: Options) -> list[tuple[str, Any]]:
