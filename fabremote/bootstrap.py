@@ -103,7 +103,8 @@ def this_python() -> RemotePython:
     """Return this process's own interpreter, the likeliest to be found on the far side."""
     major, minor, micro = sys.version_info[:3]
     name, level = sys.implementation.name, sys.flags.optimize
-    return RemotePython((major, minor, micro), name, level, 0, sys.executable)
+    coded = CODE_TAG is not None
+    return RemotePython((major, minor, micro), name, level, 0, sys.executable, coded)
 
 
 def candidates() -> tuple[str, ...]:

@@ -207,7 +207,7 @@ class Call(Messages):
                 output.write(b"", True)
             self.begun = not data[0] & wire.UNBEGUN
             if self._failure is None:
-                self._failure = self._judge(data)
+                self._failure = self._fault or self._judge(data)
             self.finish()
         elif kind in (notices.LOST, notices.UNBEGUN):
             # A call that was being killed keeps its own reason.

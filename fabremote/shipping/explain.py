@@ -104,7 +104,7 @@ def explain(
     except ShippingError as refusal:
         error = refusal
     else:
-        first = payload.size
+        first = payload.size(remote.coded)
         repeated = sum(memoryview(piece).nbytes for piece in payload.parcel.pieces)
     items = tuple(noted.items(args, kwargs))
     refused = None if error is None else str(error)

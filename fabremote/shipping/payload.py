@@ -46,11 +46,13 @@ class Payload:
     provide: Callable[[bytes], bytes] | None = None
     feeds: Feeds | None = None
 
-    @property
-    def size(self) -> int:
-        """The number of bytes that travel in full, were nothing sent before."""
+    def size(self, coded: bool) -> int:
+        """Return how many bytes travel in full, were nothing sent before.
+
+        ``coded``: whether the agent's own modules go as code.
+        """
         own = sum(memoryview(piece).nbytes for piece in self.parcel.pieces)
-        extras = sum(len(extra(name)) for name in self.parcel.extras)
+        extras = sum(len(extra(name, coded)) for name in self.parcel.extras)
         return own + extras + sum(len(blob.data) for blob in self.parcel.needed)
 
 
