@@ -564,7 +564,7 @@ def test_syntax_that_is_not_there_is_refused_by_name(
     assert f"{what}, at {file}, line {number}, needs Python {since}" in text
     assert "Nothing of the call was sent" in text
     assert "python=" in text
-    assert dumped(fn, since).size > 0
+    assert dumped(fn, since).parcel.size > 0
 
 
 SPELLINGS = [
@@ -860,7 +860,7 @@ def increment(x: int) -> int:
 
 def test_a_trivial_function_is_small() -> None:
     for python in (this_python(), python_of(OLDEST)):
-        assert payload.dump(increment, (1,), {}, Options(), python).size < 1024
+        assert payload.dump(increment, (1,), {}, Options(), python).size(python.coded) < 1024
 
 
 def test_a_function_of_a_large_file_is_found_without_parsing_it(
