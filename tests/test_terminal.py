@@ -369,15 +369,17 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("where", ["openssh", "local"])
-def test_a_user_types_to_the_function(
-    where: str, script: Path, request: pytest.FixtureRequest
-) -> None:
-    args = []
-    if where == "openssh":
-        server: Server = request.getfixturevalue(where)
-        args = [server.hosts[0], server.user, str(server.port), server.key]
-    with Terminal(script, "talk", *args, size=(30, 100)) as terminal:
+@pytest.fixture(params=["openssh", "local"])
+def where(request: pytest.FixtureRequest) -> list[str]:
+    """The words by which the script is told its host, if that isn't this machine."""
+    if request.param == "local":
+        return []
+    server: Server = request.getfixturevalue(request.param)
+    return [server.hosts[0], server.user, str(server.port), server.key]
+
+
+def test_a_user_types_to_the_function(script: Path, where: list[str]) -> None:
+    with Terminal(script, "talk", *where, size=(30, 100)) as terminal:
         terminal.expect("first 100 30 dumb")
         terminal.expect("name? ")
         assert terminal.raw
@@ -398,15 +400,8 @@ def test_a_user_types_to_the_function(
         assert terminal.rest().endswith("then this\r\n")
 
 
-@pytest.mark.parametrize("where", ["openssh", "local"])
-def test_a_user_types_to_each_call_of_a_block(
-    where: str, script: Path, request: pytest.FixtureRequest
-) -> None:
-    args = []
-    if where == "openssh":
-        server: Server = request.getfixturevalue(where)
-        args = [server.hosts[0], server.user, str(server.port), server.key]
-    with Terminal(script, "block", *args) as terminal:
+def test_a_user_types_to_each_call_of_a_block(script: Path, where: list[str]) -> None:
+    with Terminal(script, "block", *where) as terminal:
         terminal.expect("size?")
         assert terminal.raw
         terminal.resize(40, 120)
