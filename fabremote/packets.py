@@ -30,12 +30,17 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
 
         In the thread that receives them, which is to go on at once.
         """
-        with self._changed:
-            self._take, self._end = take, end
-            while self._packets:
-                take(self._packets.popleft())
-            if self._ended:
-                end()
+        # All without the lock: whoever closes the channel may hold its own, which taking needs.
+        while True:
+            with self._changed:
+                if not self._packets:
+                    self._take, self._end = take, end
+                    ended = self._ended
+                    break
+                data = self._packets.popleft()
+            take(data)
+        if ended:
+            end()
 
     def set_event(self, event: threading.Event) -> None:
         """Have an event be set while there is something to read, or the end."""
@@ -51,7 +56,6 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
                 self._packets.append(data)
                 self._tell()
         if take is not None:
-            # Without the lock: whoever closes the channel may hold its own, which taking needs.
             take(data)
 
     def read_ready(self) -> bool:
@@ -84,10 +88,11 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
     def close(self) -> None:
         """Take nothing more: what there is can still be read."""
         with self._changed:
-            if not self._ended:
-                self._ended = True
-                self._end()
+            first, self._ended = not self._ended, True
+            end = self._end
             self._tell()
+        if first:
+            end()
 
     def __len__(self) -> int:
         with self._changed:
