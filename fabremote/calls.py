@@ -25,7 +25,7 @@ from fabremote.printing import printable
 from fabremote.progress import Bar, reporter
 from fabremote.receiving import Answer, Data, Outcome
 from fabremote.stdin import Stdin
-from fabremote.streams import open_outputs
+from fabremote.streams import Outputs
 
 if TYPE_CHECKING:
     from fabremote.session import Session
@@ -95,8 +95,8 @@ class Call(Messages):
         self._answer = Answer(options.max_result)
         self._consumed = 0
         self._failure: BaseException | None = None
-        self._outputs = open_outputs(options, keep, self._respond)
-        self.stdin = Stdin(options, self._send_stdin, self._end_with)
+        self._outputs = Outputs(options, keep)
+        self.stdin = Stdin(options)
         self.flags = flags | (wire.HAS_STDIN if self.stdin.stays_open else 0)
         self.flags |= wire.PACKS if options.compress else 0
         self.flags |= wire.HAS_PTY if options.pty else 0
@@ -106,7 +106,7 @@ class Call(Messages):
     def start_stdin(self) -> None:
         """Begin to forward ``in_stream``, if there is one, once the call is sent."""
         try:
-            self.stdin.start()
+            self.stdin.start(self._send_stdin, self._end_with)
         except BaseException as error:
             self.abort(error)
 
@@ -176,9 +176,9 @@ class Call(Messages):
         self.changed()
 
     def _handle(self, kind: int, data: Data) -> None:
-        if kind in self._outputs:
+        if kind in (wire.STDOUT, wire.STDERR):
             self._consume(data)
-            self._outputs[kind].write(data)
+            self._outputs.write(kind, data, self._respond)
         elif kind == wire.ITEM:
             self._take_messages(data)
         elif kind == notices.WANTED:
@@ -203,8 +203,7 @@ class Call(Messages):
         elif kind == notices.EXPIRED:
             self.expire()
         elif kind == wire.DONE:
-            for output in self._outputs.values():
-                output.write(b"", True)
+            self._outputs.complete(self._respond)
             self.begun = not data[0] & wire.UNBEGUN
             if self._failure is None:
                 self._failure = self._fault or self._judge(data)
@@ -247,7 +246,7 @@ class Call(Messages):
         kind, what = wire.STDERR, "stderr"
         if self._options.pty:
             kind, what = wire.STDOUT, "output"
-        stderr = self._outputs[kind].text()[-2000:]
+        stderr = self._outputs.text(kind)[-2000:]
         name = _signal_name(number) if number else None
         how = ended_how(exited, name)
         message = f"The process of {self.name} on {self.session.label} {how} without an answer."
@@ -273,8 +272,7 @@ class Call(Messages):
         """Have the call killed because of ``error``, which becomes its outcome."""
         if self._failure is None:
             self._failure = error
-        for output in self._outputs.values():
-            output.mute()
+        self._outputs.mute()
         self.kill()
 
     def kill(self) -> None:
@@ -310,8 +308,7 @@ class Call(Messages):
         self.stdin.stop()
         if isinstance(self._progress, Bar):
             self._progress.close()
-        for output in self._outputs.values():
-            output.end()
+        self._outputs.end()
         # Where nothing has run, the call may go again, with the same iterators.
         if getattr(self._failure, "begun", True) and self._answer.letter != b"M":
             self.close_feeds()
@@ -330,7 +327,7 @@ class Call(Messages):
         """Return how the call ended."""
         if self._outcome is not None:
             return self._outcome
-        stdout, stderr = (self._outputs[kind].text() for kind in (wire.STDOUT, wire.STDERR))
+        stdout, stderr = self._outputs.text(wire.STDOUT), self._outputs.text(wire.STDERR)
         if self._failure is not None or not self._answer.complete():
             return Outcome(None, None, self._failure, stdout, stderr)
         self._outcome = Outcome(*self._answer.take(), None, stdout, stderr)

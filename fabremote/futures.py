@@ -26,8 +26,8 @@ class RemoteFuture(concurrent.futures.Future[T]):
         super().__init__()
         self._name = name
         self._kill = cancel
-        # What becomes of it when nobody wants its result any more.
-        self._drop: Callable[[], object] = self.cancel
+        # What becomes of it when nobody wants its result any more, if not `cancel`.
+        self._drop: Callable[[], object] | None = None
         self._cancelling = threading.Lock()
 
     def cancel(self) -> bool:
@@ -80,7 +80,7 @@ def in_order(
             yield futures.popleft().result()
     finally:
         for future in reversed(futures):
-            future._drop()
+            (future._drop or future.cancel)()
 
 
 async def begun(begin: Callable[[], RemoteFuture[T]]) -> RemoteFuture[T]:

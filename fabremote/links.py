@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from paramiko import Channel, Message, SSHException
@@ -278,6 +278,14 @@ def read_on(
     threading.Thread(target=read, name=name, daemon=True).start()
 
 
+def parts(link: Link, piece: bytes | memoryview) -> Iterator[memoryview]:
+    """Yield a piece of a payload in parts that fill the link's packets, each in a frame."""
+    view = memoryview(piece)
+    step = min(link.unit - wire.HEADER.size, wire.MAX_DATA)
+    for start in range(0, len(view), step):
+        yield view[start : start + step]
+
+
 def release(link: Any) -> None:
     """Let go of what a link still holds after its reader has ended."""
     if isinstance(link, ProcessLink):
@@ -290,4 +298,4 @@ def discard(link: Any) -> None:
     release(link)
 
 
-__all__ = ["ChannelLink", "Link", "ProcessLink", "discard", "read_on", "release"]
+__all__ = ["ChannelLink", "Link", "ProcessLink", "discard", "parts", "read_on", "release"]

@@ -50,8 +50,6 @@ class Messages(Inbox):
         self._wanted: deque[tuple[int, int, bool]] = deque()
         # One message after the other.
         self._sending = threading.Lock()
-        # Called after each frame, once somebody waits elsewhere than in `Call.wait`.
-        self.changed: Callable[[], None] = lambda: None
 
     def _end_with(self, error: BaseException) -> None:
         """Have the call end with an error that another thread met."""

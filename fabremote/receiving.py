@@ -46,6 +46,8 @@ class Answer:
         self._head = bytearray()
         self._rooms: list[wire.Room] = []
         self._room = 0
+        # An answer that came in one piece, as small ones do.
+        self._whole: bytes | None = None
         self.refused = 0
         self.total = 0
         self.received = 0
@@ -54,6 +56,12 @@ class Answer:
         """Take in the next bytes; raise ProtocolError if they aren't an answer's."""
         if self.refused:
             return
+        if not self.received and self._is_whole(data):
+            self.received = self.total = len(data)
+            self._whole = bytes(data[TOTAL.size :])
+            return
+        if self._whole is not None:
+            raise wire.ProtocolError("more bytes of an answer than it has")
         self.received += len(data)
         if not self._rooms:
             self._head += data
@@ -65,6 +73,13 @@ class Answer:
                 self._room += 1
         if data:
             raise wire.ProtocolError("more bytes of an answer than it has")
+
+    def _is_whole(self, data: Data) -> bool:
+        """Return whether the first bytes are all of an answer that is one part."""
+        size = len(data) - TOTAL.size
+        if not 0 < size <= self._limit or data[TOTAL.size] == _BESIDE[0]:
+            return False
+        return bool(TOTAL.unpack_from(data)[0] == size)
 
     def _begin(self) -> Data:
         """Make room for the parts, once it is known how large they are; return what is theirs."""
@@ -105,14 +120,20 @@ class Answer:
     @property
     def letter(self) -> bytes:
         """What kind of answer it is, once all of it has come; b"" before."""
+        if self._whole is not None:
+            return self._whole[:1]
         return bytes(self._rooms[0].made[:1]) if self.complete() else b""
 
     def complete(self) -> bool:
         """Return whether all of it has come."""
+        if self._whole is not None:
+            return True
         return bool(self._rooms) and self._room == len(self._rooms)
 
     def take(self) -> tuple[memoryview, Buffers]:
         """Return a complete answer, once: its letter and pickle, and the pickle's buffers."""
+        if self._whole is not None:
+            return memoryview(self._whole), Buffers((), self.total)
         first, *rooms = self._rooms
         return memoryview(first.take()), Buffers(rooms, self.total)
 

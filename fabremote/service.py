@@ -152,6 +152,7 @@ class Served:
         if call.done:
             self._service.ended(call)
             self._finished(call.outcome())
+            call.leave()
         elif call.killed and not self._ending:
             self._ending = True
             self._service.give_last_word(call)

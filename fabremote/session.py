@@ -25,7 +25,7 @@ from fabremote.bootstrap import RemotePython
 from fabremote.calls import Call
 from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteException
 from fabremote.heartbeat import Pulse
-from fabremote.links import Link, release
+from fabremote.links import Link, parts, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN
 from fabremote.outbox import Outbox, apart
 from fabremote.printing import printable
@@ -41,6 +41,7 @@ IN_FLIGHT = 128
 CLOSING = 3.0
 # How much of what a failed agent says an error quotes, in bytes: the end.
 CRASH = 4000
+_UNWATCHED = contextlib.nullcontext()
 
 
 class _Crashed(Exception):
@@ -120,16 +121,22 @@ class Session:
 
         Returns False, with no place taken, if the agent is one that has ended or was retired.
         """
-        # A callback of a finished call must not wait for others that it keeps from ending.
-        wait = not threading.current_thread().name.startswith("fabremote-service")
         with self._places:
-            self._waiting += 1
-            self._places.wait_for(lambda: not wait or self._taken < IN_FLIGHT or not self.alive)
-            self._waiting -= 1
+            if self._taken >= IN_FLIGHT and self.alive:
+                self._await_place()
             if not self.alive:
                 return False
             self._taken += 1
             return True
+
+    def _await_place(self) -> None:
+        # A callback of a finished call must not wait for others that it keeps from ending.
+        if not threading.current_thread().name.startswith("fabremote-service"):
+            self._waiting += 1
+            try:
+                self._places.wait_for(lambda: self._taken < IN_FLIGHT or not self.alive)
+            finally:
+                self._waiting -= 1
 
     def retire(self) -> bool:
         """Take no more calls, if there are none; return whether it is so."""
@@ -167,19 +174,12 @@ class Session:
         pack = wire.Packer().pack if call.flags & wire.PACKS else None
         sent = 0
         for piece in pieces:
-            for part in self._cut(piece):
+            for part in parts(self._link, piece):
                 if call.done or call.killed:
                     return
                 self._send_part(call.number, part, pack)
                 sent += len(part)
                 call.report("up", sent, size)
-
-    def _cut(self, piece: bytes | memoryview) -> Iterator[memoryview]:
-        """Yield a piece of a payload in parts that fill the link's packets, each in a frame."""
-        view = memoryview(piece)
-        step = min(self._link.unit - wire.HEADER.size, wire.MAX_DATA)
-        for start in range(0, len(view), step):
-            yield view[start : start + step]
 
     def _send_part(self, number: int, part: memoryview, pack: Pack | None) -> None:
         kind, data = (wire.DATA, part) if pack is None else pack(wire.DATA, part)
@@ -190,14 +190,11 @@ class Session:
         frame[size:] = data
         self.send(memoryview(frame))
 
-    @contextlib.contextmanager
-    def watched(self, deadline: float | None, large: bool) -> Iterator[None]:
+    def watched(
+        self, deadline: float | None, large: bool
+    ) -> contextlib.AbstractContextManager[None]:
         """Give the link up if what is large isn't sent by the deadline: the host doesn't read."""
-        if deadline is None or not large:
-            yield
-            return
-        with self._limited(deadline):
-            yield
+        return _UNWATCHED if deadline is None or not large else self._limited(deadline)
 
     @contextlib.contextmanager
     def _limited(self, deadline: float) -> Iterator[None]:
@@ -220,10 +217,13 @@ class Session:
         if not blobs and self._store.has(extras):
             self.send(opening, deadline)
             return
-        with self._turn(deadline):
+
+        def frames() -> bytes:
             # Should it fail, what was counted as sent may not have gone.
-            frames = [*self._store.sending(blobs, extras), opening, self._store.dropping()]
-            self._put(b"".join(frames), deadline)
+            store = self._store
+            return b"".join([*store.sending(blobs, extras), opening, store.dropping()])
+
+        self._in_turn(frames, deadline)
 
     def _put(self, data: bytes | memoryview, deadline: float | None) -> None:
         """Put whole frames on the link, whose turn it is; not for longer than the deadline."""
@@ -233,15 +233,17 @@ class Session:
         with self._limited(deadline):
             self._link.send(data)
 
-    @contextlib.contextmanager
-    def _turn(self, deadline: float | None) -> Iterator[None]:
-        """Have the link to send whole frames; give it up if others hold it past the deadline."""
+    def _in_turn(self, make: Callable[[], bytes | memoryview], deadline: float | None) -> None:
+        """Send the whole frames that ``make`` returns, which it does when it is their turn.
+
+        The link is given up if others hold it past the deadline.
+        """
         rest = -1.0 if deadline is None else max(0.0, deadline - time.monotonic()) + LAST_WORD
         if not self._send_lock.acquire(timeout=rest):
             self._break()
             raise BrokenPipeError("the host doesn't read what it is sent")
         try:
-            yield
+            self._put(make(), deadline)
         except BaseException:
             # Half a frame may have gone, such as at Ctrl-C: nothing can follow it.
             self._break()
@@ -256,8 +258,7 @@ class Session:
 
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
-        with self._turn(deadline):
-            self._put(data, deadline)
+        self._in_turn(lambda: data, deadline)
 
     def post(self, data: bytes) -> None:
         """Send whole frames soon, without waiting for it."""

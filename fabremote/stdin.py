@@ -16,15 +16,9 @@ ELSEWHERE = object()
 
 
 class Stdin:
-    """The stdin of one call.
+    """The stdin of one call."""
 
-    ``send`` sends a piece of it, the empty one at its end; ``failed`` is told
-    why a stream could not be read.
-    """
-
-    def __init__(
-        self, options: Options, send: Callable[[bytes], None], failed: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, options: Options) -> None:
         given = options.in_stream
         # False: not even the keyboard.
         self._stream: Any = None if given is False or given is ELSEWHERE else given
@@ -32,7 +26,6 @@ class Stdin:
         self._pty, self._encoding = options.pty and given is not ELSEWHERE, options.encoding
         self._asks = self._pty and given is None
         self._responding = bool(options.watchers)
-        self._send, self._failed = send, failed
         self._lock = threading.Lock()
         self._raw: Raw | None = None
         self._feeder: Feeder | None = None
@@ -53,8 +46,12 @@ class Stdin:
         if self._asks and threading.current_thread() is threading.main_thread():
             self._stream = keyboard()
 
-    def start(self) -> None:
-        """Begin to forward, once the call is sent."""
+    def start(self, send: Callable[[bytes], None], failed: Callable[[Exception], None]) -> None:
+        """Begin to forward, once the call is sent.
+
+        ``send`` sends a piece, the empty one at the end; ``failed`` is told why a
+        stream could not be read.
+        """
         ending = None if self._responding else EOT if self._pty else b""
         with self._lock:
             if self._stopped:
@@ -62,13 +59,13 @@ class Stdin:
             if self._stream is not None:
                 if self._pty:
                     self._raw = Raw(self._stream)
-                args = self._stream, self._encoding, self._send, self._failed
+                args = self._stream, self._encoding, send, failed
                 self._feeder = Feeder(*args, ending)
                 return
         if self._pty and ending is not None:
             # The link's errors are the reader's to tell.
             with contextlib.suppress(OSError):
-                self._send(ending)
+                send(ending)
 
     def taken(self, count: int) -> None:
         """Note that the far side has written ``count`` bytes of it."""

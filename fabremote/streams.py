@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from invoke.watchers import StreamWatcher
@@ -30,8 +30,7 @@ class Output:
         target: IO[str] | None,
         encoding: str,
         keep: bool,
-        watchers: list[StreamWatcher],
-        respond: Callable[[str], None],
+        watchers: Sequence[StreamWatcher],
     ) -> None:
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._target = target
@@ -41,10 +40,14 @@ class Output:
         self._kept: deque[str] = deque()
         self._size = 0
         self._watching = Watching(watchers) if watchers else None
-        self._respond = respond
 
-    def write(self, data: bytes | memoryview, final: bool = False) -> None:
-        """Take in bytes as they came; an unfinished character waits for its rest."""
+    def write(
+        self, data: bytes | memoryview, respond: Callable[[str], None], final: bool = False
+    ) -> None:
+        """Take in bytes as they came; an unfinished character waits for its rest.
+
+        ``respond`` sends what a watcher answers.
+        """
         text = self._decoder.decode(bytes(data), final)
         if not text:
             return
@@ -53,7 +56,7 @@ class Output:
             show(self._target, text)
         if self._watching is not None:
             for response in self._watching.responses(text):
-                self._respond(response)
+                respond(response)
 
     def text(self) -> str:
         """Return what is kept of the stream."""
@@ -87,19 +90,60 @@ def show(target: IO[str], text: str) -> None:
     target.flush()
 
 
-def open_outputs(
-    options: Options, keep: bool, respond: Callable[[str], None]
-) -> dict[int, Output]:
-    """Return a call's outputs by the kind of their frames; ``respond`` is the watchers'."""
-    outputs = {}
-    for kind, name, given in (
-        (wire.STDOUT, "stdout", options.out_stream),
-        (wire.STDERR, "stderr", options.err_stream),
-    ):
-        target = None if name in options.hide else local_stream(given, name)
-        encoding, watchers = options.encoding, list(options.watchers)
-        outputs[kind] = Output(target, encoding, keep, watchers, respond)
-    return outputs
+class Outputs:
+    """A call's streams of output, by the kind of their frames.
+
+    Where they are shown is settled as the call begins; all else is made with the
+    first bytes, which most calls don't have.
+    """
+
+    def __init__(self, options: Options, keep: bool) -> None:
+        hide = options.hide
+        self._options, self._keep = options, keep
+        self._targets = (
+            None if "stdout" in hide else local_stream(options.out_stream, "stdout"),
+            None if "stderr" in hide else local_stream(options.err_stream, "stderr"),
+        )
+        self._made: dict[int, Output] = {}
+        self._muted = False
+        if options.watchers:
+            # Their memory of what they have read is theirs of now.
+            self._output(wire.STDOUT), self._output(wire.STDERR)
+
+    def write(self, kind: int, data: bytes | memoryview, respond: Callable[[str], None]) -> None:
+        """Take in bytes of one stream, see `Output.write`."""
+        self._output(kind).write(data, respond)
+
+    def _output(self, kind: int) -> Output:
+        output = self._made.get(kind)
+        if output is None:
+            target, options = self._targets[kind == wire.STDERR], self._options
+            output = Output(target, options.encoding, self._keep, options.watchers)
+            self._made[kind] = output
+            if self._muted:
+                output.mute()
+        return output
+
+    def complete(self, respond: Callable[[str], None]) -> None:
+        """Nothing more comes: an unfinished character is all there is of it."""
+        for output in self._made.values():
+            output.write(b"", respond, True)
+
+    def text(self, kind: int) -> str:
+        """Return what is kept of one stream."""
+        output = self._made.get(kind)
+        return "" if output is None else output.text()
+
+    def end(self) -> None:
+        """The call has ended."""
+        for output in self._made.values():
+            output.end()
+
+    def mute(self) -> None:
+        """Show and watch nothing any more: the call is being ended."""
+        self._muted = True
+        for output in list(self._made.values()):
+            output.mute()
 
 
 def local_stream(given: IO[str] | None, name: str) -> IO[str]:
@@ -108,4 +152,4 @@ def local_stream(given: IO[str] | None, name: str) -> IO[str]:
     return stream
 
 
-__all__ = ["Output", "local_stream", "open_outputs", "show"]
+__all__ = ["Output", "Outputs", "local_stream", "show"]

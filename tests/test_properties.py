@@ -11,6 +11,7 @@ import fractions
 import ipaddress
 import math
 import pathlib
+import pickle
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from invoke.context import Context
 
 from fabremote import wrap
+from fabremote.shipping import atoms, nodes
 from tests import interpreters
 
 PYTHONS = {version: path for version, path in interpreters.found().items() if version != "2.7"}
@@ -184,6 +186,27 @@ def test_dataclasses_go_and_come_back(remote: Callable[..., Any], record: Record
     found = remote(unchanged, record)
     assert type(found) is Record
     assert same(dataclasses.astuple(found), dataclasses.astuple(record))
+
+
+@given(value=ATOMS, protocol=st.sampled_from([4, 5]))
+def test_a_lone_value_is_read_without_an_unpickler(value: Any, protocol: int) -> None:
+    data = pickle.dumps(value, protocol)
+    found = atoms.read(memoryview(data))
+    plain = type(value) in (int, bool, float, str, bytes, type(None))
+    large = isinstance(value, int) and not -(2**31) <= value < 2**31
+    assert found is not None or not plain or large or len(data) > 250
+    assert found is None or same(found[0], value)
+
+
+@given(value=ATOMS, place=st.integers(0, 40), byte=st.integers(0, 255), cut=st.integers(0, 3))
+def test_what_is_no_such_value_is_left_to_the_unpickler(
+    value: Any, place: int, byte: int, cut: int
+) -> None:
+    data = bytearray(pickle.dumps(value, 4))
+    data[place % len(data)] = byte
+    found = atoms.read(memoryview(data)[: len(data) - cut])
+    if found is not None:
+        assert same(found[0], nodes.read(memoryview(data)[: len(data) - cut], lambda _: False)[0])
 
 
 def test_the_comparison_tells_types_apart() -> None:

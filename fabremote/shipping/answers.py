@@ -17,7 +17,7 @@ from typing import Any
 from fabremote.agent.loader import Stream
 from fabremote.exceptions import ResultError, UntrustedResult
 from fabremote.receiving import Buffers
-from fabremote.shipping import nodes, own
+from fabremote.shipping import atoms, nodes, own
 from fabremote.shipping.nodes import Malformed, Node, quoted, shown
 from fabremote.shipping.own import Facts
 
@@ -78,6 +78,9 @@ class Decoder:
 
         ``buffers``: what the pickle refers to; they become part of the value.
         """
+        atom = atoms.read(data)
+        if atom is not None:
+            return atom[0]
         if self.trust is True:
             return self._full(data, buffers)
         size = len(data) if buffers is None else buffers.size
