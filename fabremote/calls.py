@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import signal
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +16,7 @@ from fabremote.exceptions import (
     RemoteTimeout,
     ResultError,
     ended_how,
+    signal_name,
 )
 from fabremote.items import Items
 from fabremote.messages import Messages
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 UNHANDLED = 2 * wire.WINDOW
 # What these frames hold, in bytes.
 SIZES = {wire.DONE: wire.STATUS.size, wire.TAKEN: wire.NUMBER.size}
+# What DONE says first of a call that has answered, and was neither cancelled nor kept from it.
+_ANSWERED = wire.pack_status(True, False, 0)[0]
 
 
 class Process(Protocol):
@@ -98,8 +100,7 @@ class Call(Messages):
         self._outputs = Outputs(options, keep)
         self.stdin = Stdin(options)
         self.flags = flags | (wire.HAS_STDIN if self.stdin.stays_open else 0)
-        self.flags |= wire.PACKS if options.compress else 0
-        self.flags |= wire.HAS_PTY if options.pty else 0
+        self.flags |= (wire.PACKS * bool(options.compress)) | (wire.HAS_PTY * bool(options.pty))
         self._progress = reporter(options.progress, name)
         self._options = options
 
@@ -247,12 +248,22 @@ class Call(Messages):
         if self._options.pty:
             kind, what = wire.STDOUT, "output"
         stderr = self._outputs.text(kind)[-2000:]
-        name = _signal_name(number) if number else None
+        name = signal_name(number) if number else None
         how = ended_how(exited, name)
         message = f"The process of {self.name} on {self.session.label} {how} without an answer."
         if stderr.strip():
             message += f" The last of its {what}: {printable(stderr.strip())}"
         return RemoteProcessDied(message, None if name else exited, name, stderr, self.begun)
+
+    def answer_alone(self, data: Data) -> memoryview | None:
+        """Return the pickle of a value if the call ends by that, having done nothing else.
+
+        ``data``: DONE's. Then ending it shows nothing, and calls nobody.
+        """
+        plain = data[0] == _ANSWERED and self._failure is self._fault is None
+        quiet = self._outputs.empty and not self.stdin.stays_open and not self.items.kind
+        lone = self._progress is None and (self._feeds is None or self._feeds.empty)
+        return self._answer.value if plain and quiet and lone else None
 
     def _too_large(self, why: str) -> ResultError:
         size = self._answer.refused or self._answer.total
@@ -328,10 +339,9 @@ class Call(Messages):
         if self._outcome is not None:
             return self._outcome
         stdout, stderr = self._outputs.text(wire.STDOUT), self._outputs.text(wire.STDERR)
-        if self._failure is not None or not self._answer.complete():
-            return Outcome(None, None, self._failure, stdout, stderr)
-        self._outcome = Outcome(*self._answer.take(), None, stdout, stderr)
-        return self._outcome
+        if self._failure is None and self._answer.complete():
+            self._outcome = Outcome(*self._answer.take(), None, stdout, stderr)
+        return self._outcome or Outcome(None, None, self._failure, stdout, stderr)
 
     def wait(self, enough: Callable[[], bool] = lambda: False) -> Outcome | None:
         """Handle the call's frames in this thread until it has ended, and return its outcome.
@@ -385,13 +395,6 @@ class Call(Messages):
             except queue.Empty:
                 return
             self.handle(kind, data)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 __all__ = ["Call", "Outcome"]

@@ -27,6 +27,7 @@ a built-in one or one of the caller's own classes; its remote traceback is the
 from __future__ import annotations
 
 import concurrent.futures
+import signal
 
 from invoke.exceptions import AuthFailure
 from invoke.runners import Result
@@ -129,9 +130,17 @@ class RemoteProcessDied(RemoteException):
         self.stderr = stderr
 
 
-def ended_how(exited: int | None, signal: str | None) -> str:
+def ended_how(exited: int | None, name: str | None) -> str:
     """Return how a process ended: by a signal of this name, or with this status."""
-    return f"exited with status {exited}" if signal is None else f"was killed by {signal}"
+    return f"exited with status {exited}" if name is None else f"was killed by {name}"
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, or what there is of it where this system has no name for it."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class RemoteTimeout(RemoteException, TimeoutError):

@@ -29,6 +29,9 @@ class RemoteFuture(concurrent.futures.Future[T]):
         # What becomes of it when nobody wants its result any more, if not `cancel`.
         self._drop: Callable[[], object] | None = None
         self._cancelling = threading.Lock()
+        # Whether somebody is to be called back.
+        self._heard = False
+        self._hearing = threading.Lock()
 
     def cancel(self) -> bool:
         """Kill the call unless it is done; return whether it is cancelled now."""
@@ -41,6 +44,20 @@ class RemoteFuture(concurrent.futures.Future[T]):
             self.set_running_or_notify_cancel()
         self._kill()
         return True
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Have ``fn`` called with this future once it is done; at once if it is."""
+        with self._hearing:
+            self._heard = True
+        super().add_done_callback(fn)
+
+    def settled_by(self, work: Callable[[], None]) -> bool:
+        """Do ``work``, which settles it, unless that would call somebody back; return which."""
+        with self._hearing:
+            if self._heard:
+                return False
+            work()
+            return True
 
     def running(self) -> bool:
         """Return whether the call has been sent and isn't done."""

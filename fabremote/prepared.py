@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import functools
 import reprlib
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,7 +24,7 @@ from fabremote.notices import CANCELLED
 from fabremote.options import Options
 from fabremote.outcomes import NotRun, read_answer
 from fabremote.session import Session
-from fabremote.shipping import records
+from fabremote.shipping import atoms, records
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.feeds import Feeds, makes_stream
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 # Agents that may end before a call that was to run there: retired for others, or as they start.
 ATTEMPTS = 3
+# What runs no code of the user's when it is let go.
+_INERT = frozenset([type(None), bool, int, float, str, bytes, types.ModuleType])
 
 
 class Host(Protocol):
@@ -283,12 +286,30 @@ class Prepared:
         future._kill = functools.partial(service.cancel, call)
         if self._lasting is not None:
             future._drop = functools.partial(self._lasting.skip, call)
-        service.adopt(call, functools.partial(self._resolve, future, call, decoder))
+        resolve = functools.partial(self._resolve, future, call, decoder)
+        alone = functools.partial(_settled, future) if self._is_inert() else None
+        service.adopt(call, resolve, alone)
         call.changed = functools.partial(self._begun, future, call, payload.feeds, decoder)
         self._begin(call, payload)
         if future.cancelled():
             # Between two attempts.
             future._kill()
+
+    def _is_inert(self) -> bool:
+        """Return whether nothing of the user's can run when the call's parts are let go."""
+        streams = self._options.out_stream, self._options.err_stream
+        fn, held = self._fn, (*self._args, *self._kwargs.values(), *streams)
+        if type(fn) is types.BuiltinFunctionType:
+            held += (getattr(fn, "__self__", None),)
+        elif type(fn) is types.FunctionType:
+            held += fn.__defaults__ or ()
+            if fn.__closure__ or fn.__kwdefaults__ or fn.__dict__:
+                return False
+            if fn.__annotations__ and "<locals>" in fn.__qualname__:
+                return False
+        else:
+            return False
+        return all(type(each) in _INERT for each in held)
 
     def _begun(
         self, future: RemoteFuture[Any], call: Call, feeds: Feeds | None, decoder: Decoder
@@ -320,6 +341,11 @@ class Prepared:
         # It may have been cancelled meanwhile.
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             settle()
+
+
+def _settled(future: RemoteFuture[Any], answer: memoryview, end: Callable[[], None]) -> bool:
+    """End a call in the thread that receives, if its answer takes no time and calls nobody."""
+    return atoms.read(answer) is not None and future.settled_by(end)
 
 
 __all__ = ["Host", "Prepared", "Result", "check_callable"]

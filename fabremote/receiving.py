@@ -124,6 +124,13 @@ class Answer:
             return self._whole[:1]
         return bytes(self._rooms[0].made[:1]) if self.complete() else b""
 
+    @property
+    def value(self) -> memoryview | None:
+        """The pickle of a value that came in one piece, or None."""
+        if self._whole is None or self._whole[:1] != b"V":
+            return None
+        return memoryview(self._whole)[1:]
+
     def complete(self) -> bool:
         """Return whether all of it has come."""
         if self._whole is not None:

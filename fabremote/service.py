@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from fabremote.agent import wire
 from fabremote.calls import Call, Outcome
 from fabremote.notices import CANCELLED, EXPIRED, LAST_WORD, LOST
 from fabremote.receiving import Data
@@ -17,6 +18,8 @@ from fabremote.receiving import Data
 WORKERS = 8
 
 Finished = Callable[[Outcome], None]
+# Given an answer, and what ends the call by it in this thread: whether that was done.
+Alone = Callable[[memoryview, Callable[[], None]], bool]
 
 
 class Service:
@@ -30,9 +33,12 @@ class Service:
         self._clock: threading.Thread | None = None
         self._label = label
 
-    def adopt(self, call: Call, finished: Finished) -> None:
-        """Handle ``call``'s frames here; call ``finished`` with its outcome."""
-        call.move(Served(call, finished, self).deliver)
+    def adopt(self, call: Call, finished: Finished, alone: Alone | None = None) -> None:
+        """Handle ``call``'s frames here; call ``finished`` with its outcome.
+
+        ``alone``: see `Served`.
+        """
+        call.move(Served(call, finished, self, alone).deliver)
         self.mind(call)
 
     def mind(self, call: Call) -> None:
@@ -113,10 +119,18 @@ class Service:
 
 
 class Served:
-    """A submitted call and the frames that wait for it."""
+    """A submitted call and the frames that wait for it.
 
-    def __init__(self, call: Call, finished: Finished, service: Service) -> None:
+    ``alone`` is asked in the thread that receives, for a call that ends with an
+    answer and nothing else: it may have it end there, which saves waking another
+    thread. Nothing of the user's may run then, and nothing be waited for.
+    """
+
+    def __init__(
+        self, call: Call, finished: Finished, service: Service, alone: Alone | None = None
+    ) -> None:
         self._call, self._finished, self._service = call, finished, service
+        self._alone = alone
         self._frames: deque[tuple[int, Data]] = deque()
         self._lock = threading.Lock()
         self._busy = False
@@ -125,11 +139,24 @@ class Served:
     def deliver(self, kind: int, data: Data) -> None:
         """Take a frame; it is handled in a thread of the pool."""
         with self._lock:
-            self._frames.append((kind, data))
             if self._busy:
+                self._frames.append((kind, data))
                 return
             self._busy = True
+        if kind == wire.DONE and self._ends_here(data):
+            return
+        # Before what came meanwhile.
+        self._frames.appendleft((kind, data))
         self._service.submit(self._drain)
+
+    def _ends_here(self, data: Data) -> bool:
+        """End the call in this thread if it may; return whether it has ended."""
+        if self._alone is None:
+            return False
+        answer = self._call.answer_alone(data)
+        if answer is None:
+            return False
+        return self._alone(answer, lambda: self._handle(wire.DONE, data))
 
     def _drain(self) -> None:
         while True:
@@ -151,11 +178,18 @@ class Served:
             call.handle(kind, data)
         if call.done:
             self._service.ended(call)
-            self._finished(call.outcome())
+            # The thread that receives may be the last that has this: what is the caller's is
+            # let go here.
+            finished, self._finished, self._alone = self._finished, _told, None
+            finished(call.outcome())
             call.leave()
         elif call.killed and not self._ending:
             self._ending = True
             self._service.give_last_word(call)
+
+
+def _told(outcome: Outcome) -> None:
+    """Whoever wanted to know has been told."""
 
 
 __all__ = ["Service"]

@@ -129,6 +129,11 @@ class Outputs:
         for output in self._made.values():
             output.write(b"", respond, True)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has come, and nobody watches."""
+        return not self._made
+
     def text(self, kind: int) -> str:
         """Return what is kept of one stream."""
         output = self._made.get(kind)

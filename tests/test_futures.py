@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
+import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
 from invoke.context import Context
 
 from fabremote import Connection, Interpreter, RemoteCancelled, ShippingError, wrap
+from fabremote.calls import Call
 
 
 @pytest.fixture
@@ -228,3 +232,89 @@ def test_a_block_serves_asyncio_too(py: Interpreter) -> None:
 
     with py:
         asyncio.run(main())
+
+
+# What a call leaves, and in which threads what is the user's runs
+
+THREADS: list[str] = []
+
+
+class Dying:
+    """An argument that tells in which thread it was let go."""
+
+    def __del__(self) -> None:
+        THREADS.append(threading.current_thread().name)
+
+
+def test_nothing_of_the_users_runs_in_the_thread_that_receives(conn_openssh: Connection) -> None:
+    THREADS.clear()
+    py = conn_openssh.python()
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for _ in range(20):
+        called_back = py.submit(len, "abc")
+        called_back.add_done_callback(lambda _: told.put(threading.current_thread().name))
+        assert py.submit(lambda _: 3, Dying()).result() == called_back.result() == 3
+    threads = [told.get(timeout=60) for _ in range(20)]
+    wait_until(lambda: len(THREADS) == 20)
+    receiving = [one.name for one in threading.enumerate() if isinstance(one, paramiko.Transport)]
+    assert receiving
+    assert set(receiving).isdisjoint(threads + THREADS)
+
+
+def test_a_callback_is_called_whenever_it_is_added(conn_openssh: Connection) -> None:
+    with conn_openssh.python() as py:
+        told: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in range(200):
+            future = py.submit(square, number)
+            future.add_done_callback(lambda done: told.put(done.result()))
+        assert sorted(told.get(timeout=60) for _ in range(200)) == [n * n for n in range(200)]
+
+
+def test_a_call_that_is_cancelled_as_it_ends_has_one_outcome(conn_openssh: Connection) -> None:
+    py = conn_openssh.python()
+    for _ in range(50):
+        future = py.submit(len, "abc")
+        threading.Thread(target=future.cancel).start()
+        try:
+            assert future.result(60) == 3
+            assert not future.cancelled()
+        except RemoteCancelled:
+            assert future.cancelled()
+        assert future.done()
+    assert py.call(len, "abc") == 3
+
+
+def test_a_call_leaves_nothing_to_the_garbage_collector(conn_openssh: Connection) -> None:
+    fresh, lasting = conn_openssh.python(), conn_openssh.python()
+    made = [
+        lambda: fresh.call(square, 3),
+        lambda: fresh.submit(square, 3).result(),
+        lambda: lasting.call(square, 3),
+        lambda: lasting.submit(square, 3).result(),
+        lambda: lasting.submit(print, "printed").result(),
+        lambda: list(lasting.map(square, [3])),
+    ]
+    with lasting:
+        for call in made:
+            call()
+        gc.collect()
+        gc.disable()
+        try:
+            before = count(Call)
+            for call in made * 5:
+                call()
+            # The last one's other thread may still be at it.
+            wait_until(lambda: count(Call) <= before)
+        finally:
+            gc.enable()
+
+
+def count(cls: type) -> int:
+    return sum(type(each) is cls for each in gc.get_objects())
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < limit
+        time.sleep(0.01)

@@ -102,6 +102,11 @@ class Feeds:
         self._kept: dict[int, tuple[Pieces, bool]] = {}
         self._ended = False
 
+    @property
+    def empty(self) -> bool:
+        """Whether the function has no iterators, or has come to the end of each."""
+        return not self._iterators
+
     def dumps(self, front: bytes, value: Any, place: str) -> Pieces:
         """Return the message that brings ``value``; raise ShippingError if it can't be sent."""
         chunks = Chunks()

@@ -96,6 +96,8 @@ def dump(
     pickler = PayloadPickler(chunks, remote, chunks.add, scope, classes)
     try:
         pickler.dump((fn, args, dict(kwargs), trust))
+        # What was sent lives no longer than its owner wants.
+        pickler.clear_memo()
         listed = scope.listed()
     except (KeyboardInterrupt, SystemExit, ShippingError, MemoryError):
         raise
