@@ -55,6 +55,8 @@ class Early:
     def accept(self, session: Session) -> Call:
         """Return the call as that of the session whose agent it was sent to."""
         self.call = self._open_call(session)
+        size = self._parcel.size
+        self.call.report("up", size, size)
         return self.call
 
     def drop(self, error: BaseException) -> None:

@@ -169,8 +169,6 @@ class Prepared:
     def _begin(self, call: Call, payload: Payload) -> None:
         ahead, self._early = self._early, None
         if ahead is not None and call is ahead.call:
-            size = payload.parcel.size
-            call.report("up", size, size)
             return
         place = call.session if self._lasting is None else self._lasting
         place.begin(call, payload.parcel)
