@@ -40,7 +40,9 @@ class Inbox:
         """Have the frames handled elsewhere from now on, those that wait in the inbox first."""
         self._elsewhere = deliver
         self._move_on(deliver)
-        self._moved = deliver
+        if self._elsewhere is deliver:
+            # Else the call has ended by what was there.
+            self._moved = deliver
 
     def leave(self) -> None:
         """Handle no more frames, as the call has ended: nothing holds it any longer by them."""

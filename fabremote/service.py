@@ -40,6 +40,8 @@ class Service:
         """
         call.move(Served(call, finished, self, alone).deliver)
         self.mind(call)
+        if call.done:
+            self.ended(call)
 
     def mind(self, call: Call) -> None:
         """Have the call killed at its deadline, even while nobody waits for it."""
