@@ -47,7 +47,7 @@ LAYERS = (
     {"group"},
     {"decorator", "joblib", "stateful", "targets", "tasks", "wrapping"},
     {"__init__"},
-    {"dask", "dask_servers"},
+    {"dask", "dask_servers", "dask_way"},
     {"doctor", "doctor_host_key", "doctor_interpreters", "doctor_report", "__main__"},
 )
 # Beside the library: nothing of it imports these.
