@@ -15,7 +15,7 @@ import fabric
 from invoke.context import Context
 from paramiko import SSHException
 
-from fabremote import sockets, verification
+from fabremote import option_values, sockets, verification
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
 from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost
 from fabremote.interpreter import Interpreter
@@ -277,7 +277,7 @@ class Connection(RemoteCalls, fabric.Connection):
         if kwargs.get("connect_kwargs") is not None:
             # Fabric adds to them, which is no business of the caller's.
             kwargs["connect_kwargs"] = dict(kwargs["connect_kwargs"])
-        super().__init__(host, *args, **kwargs)
+        super().__init__(option_values.host(host), *args, **kwargs)
         # One that ~/.ssh/config asked for is nobody's but ours to close.
         given = len(args) > 3 or kwargs.get("gateway") is not None
         self._set(_fabremote_own_gateway=not given)

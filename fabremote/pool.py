@@ -354,7 +354,9 @@ class Pool:
             if not self.live():
                 left, self._queue = list(self._queue), deque()
             self._wake()
-        log.warning("%s takes no more work: %s", host.name, folded(str(error)))
+        # Whoever closed its connection knows.
+        level = logging.INFO if isinstance(error, RemoteCancelled) else logging.WARNING
+        log.log(level, "%s takes no more work: %s", host.name, folded(str(error)))
         for work in left:
             work.settle(None, self._nowhere(work))
 

@@ -13,7 +13,7 @@ from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
 from fabremote.heartbeat import CLOCK, beat
 from fabremote.links import Link, discard
 from fabremote.options import Options
-from fabremote.printing import printable
+from fabremote.printing import clipped, printable
 from fabremote.upload import FLOOR
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Greeting:
 
     def noise(self) -> str:
         """Return what else was printed, for a message."""
-        return printable(self._attempt.noise(self.received + b"\n" + self._link.errors()))
+        return clipped(printable(self._attempt.noise(self.received + b"\n" + self._link.errors())))
 
     def tick(self) -> None:
         """The time is up, unless there was a hello just now."""
