@@ -325,8 +325,8 @@ class Pool:
         if error is None or raised_there(error):
             host.losses = 0
             return False
-        lost = isinstance(error, RemoteConnectionLost)
-        if isinstance(error, NOT_BEGUN) or (lost and not getattr(error, "begun", True)):
+        lost = isinstance(error, (RemoteConnectionLost, RemoteInterpreterMissing))
+        if (lost or isinstance(error, NOT_BEGUN)) and not getattr(error, "begun", False):
             self._lose(host, error)
             return not cancelled
         if isinstance(error, RemoteCancelled) and not cancelled:

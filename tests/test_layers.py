@@ -33,7 +33,18 @@ LAYERS = (
     {"futures", "heartbeat", "links", "notices", "outbox", "packets", "progress", "receiving"},
     {"refusals"},
     {"inboxes", "items"},
-    {"calls", "feeding", "messages", "service", "session", "starting", "stdin", "store", "streams"}
+    {
+        "calls",
+        "early",
+        "feeding",
+        "messages",
+        "service",
+        "session",
+        "starting",
+        "stdin",
+        "store",
+        "streams",
+    }
     | {"watching"},
     {"labels", "live", "passwords", "sudo", "summary"},
     {"shipping"},
