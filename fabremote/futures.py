@@ -31,7 +31,8 @@ class RemoteFuture(concurrent.futures.Future[T]):
         self._cancelling = threading.Lock()
         # Whether somebody is to be called back.
         self._heard = False
-        self._hearing = threading.Lock()
+        # Again by a signal's handler that comes amid it.
+        self._hearing = threading.RLock()
 
     def cancel(self) -> bool:
         """Kill the call unless it is done; return whether it is cancelled now."""
