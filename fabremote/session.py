@@ -63,7 +63,8 @@ class Session:
         self.unloadable: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
-        self._places = threading.Condition()
+        self._placing = threading.RLock()
+        self._places = threading.Condition(self._placing)
         self._taken = self._waiting = 0
         # When the last call ended, on the monotonic clock.
         self.rested = time.monotonic()
@@ -122,7 +123,7 @@ class Session:
         """
         # A callback of a finished call must not wait for others that it keeps from ending.
         wait = not threading.current_thread().name.startswith("fabremote-service")
-        with self._places:
+        with self._placing:
             self._waiting += 1
             self._places.wait_for(lambda: not wait or self._taken < IN_FLIGHT or not self.alive)
             self._waiting -= 1
@@ -133,7 +134,7 @@ class Session:
 
     def retire(self) -> bool:
         """Take no more calls, if there are none; return whether it is so."""
-        with self._places:
+        with self._placing:
             if not self._taken and not self._waiting:
                 self._broken = True
             return self._broken
@@ -276,7 +277,7 @@ class Session:
             service = self._service
         if service is not None and call is not None and call.deadline is not None:
             service.ended(call)
-        with self._places:
+        with self._placing:
             self.lingering.discard(number)
             self._taken -= 1
             self.rested = time.monotonic()
@@ -365,7 +366,7 @@ class Session:
         self._link.close()
         self._outbox.close()
         release(self._link)
-        with self._places:
+        with self._placing:
             self._places.notify_all()
         for call in calls:
             call.deliver(UNBEGUN if self._told else LOST, b"")
@@ -379,7 +380,7 @@ class Session:
         Streams that were dropped may run their finally blocks first, for a moment.
         """
         if self.alive and self.lingering:
-            with self._places:
+            with self._placing:
                 self._places.wait_for(lambda: not self.lingering or not self.alive, CLOSING)
         with self._lock:
             if self._closed:
