@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import getpass
@@ -19,7 +18,7 @@ from fabremote import sockets, verification
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
 from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost
 from fabremote.interpreter import Interpreter
-from fabremote.links import ChannelLink, Link, ProcessLink
+from fabremote.links import ChannelLink, Link, ProcessLink, order
 from fabremote.options import Options, PythonOptions
 from fabremote.refusals import refused
 from fabremote.sessions import bound, is_refusal, sessions_of
@@ -137,7 +136,7 @@ class RemoteHost:
         sessions = sessions_of(connection)
         with sessions.opening:
             transport = self._open(connection)
-        opener = functools.partial(self._channel, transport)
+        opener = functools.partial(self._channel, transport, options.start_timeout)
         kill: Callable[[int], None] = self._kill
         if options.sudo:
             opener = functools.partial(enter, opener, options, self._asker())
@@ -146,13 +145,10 @@ class RemoteHost:
         return sessions.get(options, transport, begin)
 
     def _kill(self, pid: int) -> None:
-        with contextlib.suppress(OSError, SSHException, EOFError):
-            # At once or not at all.
-            channel = fabric.Connection.create_session(self.context)
-            # It leads its session's processes, if a login shell didn't come in between.
-            channel.exec_command(f"kill -9 -{pid} || kill -9 {pid}")
-            channel.status_event.wait(CHANNEL_TIMEOUT)
-            channel.close()
+        # At once or not at all.
+        begin = functools.partial(fabric.Connection.create_session, self.context)
+        # It leads its session's processes, if a login shell didn't come in between.
+        order(begin, f"kill -9 -{pid} || kill -9 {pid}")
 
     def _asker(self) -> Asker:
         batch = bool(getattr(vars(self.context).get("_fabremote_ssh"), "batch", False))
@@ -180,10 +176,10 @@ class RemoteHost:
             transport.fabremote_hurried = True
         return transport
 
-    def _channel(self, transport: Any) -> Link:
+    def _channel(self, transport: Any, limit: float) -> Link:
         try:
             with told_by_errors():
-                link = ChannelLink(self.context.create_session(), self.label)
+                link = ChannelLink(self.context.create_session(), self.label, limit)
         except (OSError, SSHException, EOFError) as error:
             if isinstance(error, EOFError):
                 transport.close()  # It is broken, though its own thread may not know yet.
