@@ -9,6 +9,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from invoke.config import copy_dict, merge_dicts
+
 # The defaults of fabremote's own subtree of Fabric's configuration.
 REMOTELY_DEFAULTS: dict[str, Any] = {
     "python": None,
@@ -21,6 +23,8 @@ REMOTELY_DEFAULTS: dict[str, Any] = {
     "wheels": None,
     "cache_dir": None,
     "build_timeout": 1800.0,
+    # Whether calls run under sudo, or the user whom they run as by it.
+    "sudo": None,
     # Seconds between signs of life, both ways; after three without one, the link is given up.
     "heartbeat": 15.0,
     # None is False; a text of the environment would else be true unless it is 0.
@@ -61,6 +65,7 @@ def remotely(context: Any) -> dict[str, Any]:
             found.update(settings)
     for name in ("compress", "labels", "live", "logging", "progress", "verify_host_keys"):
         found[name] = found[name] if callable(found[name]) else _truth(name, found[name])
+    found["sudo"] = _sudo(found["sudo"])
     return found
 
 
@@ -68,7 +73,8 @@ def _settle(config: Any) -> None:
     """Give a configuration that Fabric or Invoke made our defaults and our environment's values.
 
     Both match variables of the environment, such as FABRIC_REMOTELY_PYTHON, against
-    existing keys only, and a plain script's ``Connection("web1")`` against none.
+    existing keys only, and a plain script's ``Connection("web1")`` against none. Where a
+    file has true or false, any text but 0 is true to them: "no", and a user's name.
     """
     for name in config:
         if name != "remotely" and isinstance(config.get(name), Mapping) and _means(name):
@@ -77,13 +83,28 @@ def _settle(config: Any) -> None:
     if not REMOTELY_DEFAULTS.keys() <= (config.get("remotely") or {}).keys():
         defaults = vars(config).get("_defaults") or type(config).global_defaults()
         config.load_defaults({**defaults, "remotely": dict(REMOTELY_DEFAULTS)})
-    start = f"{config.env_prefix or config.prefix}_REMOTELY_".upper()
-    ours = [name for name in os.environ if name.startswith(start)]
-    for name in ours:
-        _check_variable(name, name.removeprefix(start), config.get("remotely"))
+    ours = _from_environment(
+        f"{config.env_prefix or config.prefix}_REMOTELY_", config.get("remotely")
+    )
     if ours:
-        config.load_shell_env()
+        level = copy_dict(vars(config).get("_env") or {})
+        config._set(_env=merge_dicts(level, {"remotely": ours}))
+        config.merge()
     config._set(_fabremote_settled=True)
+
+
+def _from_environment(prefix: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of our tree that variables give; ``known`` is what there is of it."""
+    prefix = prefix.upper()
+    ours: dict[str, Any] = {}
+    for name, text in os.environ.items():
+        if name.startswith(prefix):
+            *tables, key = _path(name, name.removeprefix(prefix), known)
+            table = ours
+            for each in tables:
+                table = table.setdefault(each, {})
+            table[key] = _read(name, key, text)
+    return ours
 
 
 def _means(name: object) -> bool:
@@ -121,37 +142,55 @@ def _hosts(ours: Any) -> Any:
 _TABLES = ("modules", "trust", "hosts")
 
 
-def _check_variable(name: str, key: str, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError for a variable of ours that Invoke would ignore or not understand."""
-    possible = {word.upper(): word for word in REMOTELY_DEFAULTS if word not in _TABLES}
+def _path(name: str, key: str, settings: Mapping[str, Any]) -> list[str]:
+    """Return where in our tree a variable's value goes; raise ValueError if nowhere."""
+    paths = {word.upper(): [word] for word in REMOTELY_DEFAULTS if word not in _TABLES}
     for pattern, table in settings["hosts"].items():
-        possible.update((f"hosts_{pattern}_{word}".upper(), "") for word in table or ())
-    if key not in possible:
-        if key.lower() in REMOTELY_DEFAULTS:
-            raise ValueError(f"{name}: remotely.{key.lower()} can't be a variable. Use a file.")
-        start = name.removesuffix(key)
-        close = difflib.get_close_matches(key, possible, 1)
-        hint = f"Did you mean {start}{close[0]}?" if close else ""
-        hint = hint or f"There are {', '.join(start + word for word in possible)}."
-        raise ValueError(f"{name} is set in the environment, but no setting of ours. {hint}")
-    default = REMOTELY_DEFAULTS.get(possible[key])
-    if isinstance(default, (int, float)):
-        try:
-            type(default)(os.environ[name])
-        except ValueError:
-            what = "a whole number" if isinstance(default, int) else "a number"
-            raise ValueError(f"{name}={os.environ[name]!r} must be {what}.") from None
+        for word in table or ():
+            paths[f"hosts_{pattern}_{word}".upper()] = ["hosts", pattern, word]
+    if key in paths:
+        return paths[key]
+    if key.lower() in REMOTELY_DEFAULTS:
+        raise ValueError(f"{name}: remotely.{key.lower()} can't be a variable. Use a file.")
+    start = name.removesuffix(key)
+    close = difflib.get_close_matches(key, paths, 1)
+    hint = f"Did you mean {start}{close[0]}?" if close else ""
+    hint = hint or f"There are {', '.join(start + word for word in paths)}."
+    raise ValueError(f"{name} is set in the environment, but no setting of ours. {hint}")
+
+
+def _read(name: str, key: str, text: str) -> Any:
+    """Return what a variable's text says for a setting; raise ValueError if it can't."""
+    default = REMOTELY_DEFAULTS.get(key)
+    if not isinstance(default, (int, float)):
+        return text
+    try:
+        return type(default)(text)
+    except ValueError:
+        what = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"{name}={text!r} must be {what}.") from None
 
 
 _TRUTHS = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False, "": None}
 
 
-def _truth(name: str, value: Any) -> bool | None:
+def _truth(name: str, value: Any, other: str = "true or false") -> bool | None:
     if value is None or isinstance(value, bool):
         return value
     if str(value).lower() not in _TRUTHS:
-        raise ValueError(f"The configuration's remotely.{name}={value!r} must be true or false.")
+        raise ValueError(f"The configuration's remotely.{name}={value!r} must be {other}.")
     return _TRUTHS[str(value).lower()]
+
+
+# Meant as true or false, as YAML has them, but nobody's names.
+_NOBODY = ("on", "off", "y", "n", "none", "null")
+
+
+def _sudo(value: Any) -> bool | str | None:
+    """Return whether sudo is wanted, or for whom."""
+    if isinstance(value, str) and value.lower() not in (*_TRUTHS, *_NOBODY):
+        return value
+    return _truth("sudo", value, "true, false or a user's name")
 
 
 def _check_keys(settings: Any, where: str) -> None:

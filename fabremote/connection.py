@@ -20,6 +20,7 @@ from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost
 from fabremote.interpreter import Interpreter
 from fabremote.links import ChannelLink, Link, ProcessLink, order
 from fabremote.options import Options, PythonOptions
+from fabremote.persistence import persist
 from fabremote.refusals import refused
 from fabremote.sessions import bound, is_refusal, sessions_of
 from fabremote.ssh_log import told_by_errors
@@ -164,7 +165,7 @@ class RemoteHost:
                 if isinstance(connection, Connection):
                     connection.open()
                 else:
-                    sockets.persist(connection.open, connection.connect_timeout)
+                    persist(connection.open, connection.connect_timeout)
             if verified:
                 verification.check(connection)
         except (OSError, SSHException, EOFError, UnicodeError) as error:
@@ -305,9 +306,7 @@ class Connection(RemoteCalls, fabric.Connection):
             attempt = self._open_promptly if direct else self._open_behind
             self._set(_fabremote_socket=None, _fabremote_given_up=False)
             with told_by_errors():
-                result = sockets.persist(
-                    attempt, self.time_to_connect(), lambda: self._fabremote_socket
-                )
+                result = persist(attempt, self.time_to_connect(), lambda: self._fabremote_socket)
             self.stay_alive()
             return result
 

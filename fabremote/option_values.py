@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # More seconds than anybody waits, and fewer than the clocks can count.
 LONGEST = 1e9
+# A user of the host's, as sudo takes one.
+_USER = re.compile(r"[^\s\0-][^\s\0]*")
 
 
 def interpreter(value: object) -> str | None:
@@ -88,11 +90,22 @@ def inside(context: Context) -> str | None:
     return path or None
 
 
-def sudo(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether sudo is asked for, and if so its user, password and prompt."""
-    wanted = given.get("sudo") or False
+def sudo(value: Any) -> bool | str:
+    """Return whether sudo is asked for, or for whom."""
+    wanted = value or False
     if not isinstance(wanted, (bool, str)):
         raise TypeError(f"sudo={wanted!r} must be True, False or a user's name.")
+    if isinstance(wanted, str) and not _USER.fullmatch(wanted):
+        raise ValueError(
+            f"sudo={wanted!r} must be True, False, the name of a user, or '#' and a number."
+        )
+    return wanted
+
+
+def sudo_details(
+    wanted: bool | str, given: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return sudo's user, password and prompt, if it is wanted; raise if they are given else."""
     if not wanted:
         for name in ("user", "password"):
             if given.get(name) is not None:
@@ -100,7 +113,8 @@ def sudo(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     named = wanted if isinstance(wanted, str) else None
     user = given.get("user")
-    if None not in (user, named) and user != named:
+    # A user who is given takes the place of one who is configured.
+    if "sudo" in given and None not in (user, named) and user != named:
         raise ValueError(f"sudo={named!r} and user={user!r} contradict each other: give one.")
     user = _user(user or named or config.get("user"))
     password = given.get("password")
@@ -122,7 +136,7 @@ _WITHOUT_SUDO = {
 def _user(value: object) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not re.fullmatch(r"[^\s\0-][^\s\0]*", value):
+    if not isinstance(value, str) or not _USER.fullmatch(value):
         raise ValueError(f"user={value!r} must be the name of a user, or '#' and a number.")
     return value
 

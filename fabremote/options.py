@@ -74,7 +74,7 @@ class Options:
     ``cwd``: its working directory; ``~`` is the remote user's home [``with
     conn.cd(...)``].
     ``sudo``: True runs the function under sudo, as root or as ``user``; a
-    user's name does the same for that user.
+    user's name does the same for that user [``remotely.sudo``].
     ``user``: whom it runs as, with ``sudo`` [``sudo.user``].
     ``password``: what sudo is given if it asks; if None, it is asked for once on
     the terminal [``sudo.password``].
@@ -244,7 +244,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         compress=read("compress", check.compress),
         progress=read("progress", check.progress),
         prefixes=tuple(context.command_prefixes),
-        **check.sudo(given, config.get("sudo", {})),
+        **check.sudo_details(read("sudo", check.sudo), given, config.get("sudo", {})),
     )
 
 

@@ -36,6 +36,7 @@ from fabremote.futures import RemoteFuture
 from fabremote.labels import Labelled, names_of
 from fabremote.options import Options, PythonOptions, resolve
 from fabremote.prepared import Prepared
+from fabremote.printing import folded
 from fabremote.shipping.payload import check_callable, name_of
 from fabremote.streams import local_stream
 
@@ -353,7 +354,7 @@ class Pool:
             if not self.live():
                 left, self._queue = list(self._queue), deque()
             self._wake()
-        log.warning("%s takes no more work: %s", host.name, error)
+        log.warning("%s takes no more work: %s", host.name, folded(str(error)))
         for work in left:
             work.settle(None, self._nowhere(work))
 

@@ -18,6 +18,14 @@ def printable(text: str) -> str:
     )
 
 
+def folded(text: str) -> str:
+    """Return a host's text for a log: `printable`, its further lines indented by four spaces.
+
+    So none of them can pass for another record, of another host.
+    """
+    return printable(text).replace("\n", "\n    ")
+
+
 def masked(text: str) -> str:
     """Return a text with the passwords in its URLs masked; a lone name counts for HTTP only."""
     return re.sub(_PASSWORD, "****@", text)
@@ -27,4 +35,4 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-__all__ = ["masked", "printable"]
+__all__ = ["folded", "masked", "printable"]

@@ -16,6 +16,7 @@ from paramiko import (
 
 from fabremote import sockets
 from fabremote.exceptions import RemoteConnectionRefused, RemoteHostKeyRejected
+from fabremote.persistence import BUSY
 
 # What paramiko says, or doesn't, when the handshake comes to nothing.
 _WORDS = {
@@ -104,7 +105,7 @@ def _advice(connection: Any, error: BaseException) -> str:
 def _advice_on_greeting(connection: Any) -> str:
     sock = vars(connection).get("_fabremote_socket")
     said = getattr(sock, "greeting", b"")
-    if said.startswith(sockets.BUSY):
+    if said.startswith(BUSY):
         return (
             f"sshd on {connection.host} said {said.decode('ascii', 'replace').strip()!r}: have "
             "fewer connections log in at once, or raise MaxStartups in its sshd_config."

@@ -8,7 +8,6 @@ import contextvars
 import errno
 import fcntl
 import os
-import random
 import select
 import socket
 import struct
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from paramiko import Channel, SSHException, Transport
+from paramiko import Channel, Transport
 
 # Linux's request for an interface's IPv4 address; the answer has it at this offset.
 SIOCGIFADDR = 0x8915
@@ -32,14 +31,7 @@ PAUSE = 1.0
 PROXY_PATIENCE = 1.0
 PROXY_GRACE = 0.2  # seconds for one to end that has closed its side
 ENDING = 1.0  # seconds for a connection's thread to end that has been closed
-# Connections that sshd turns away are tried again: seconds in all, and until the first.
-PERSISTENCE = 10.0
-BLIND_PERSISTENCE = 3.0  # where what sshd said is not known
-FIRST_PAUSE = 0.05
-# What sshd says then, and how much of a greeting is kept.
-BANNER = "protocol banner"  # in what paramiko says where none comes
-BUSY = (b"Exceeded MaxStartups", b"Not allowed at this time")
-GREETING = 64
+GREETING = 64  # how much of what a server says first is kept, in bytes
 FAMILY_NAMES: dict[int, str] = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}
 
 
@@ -193,43 +185,6 @@ def abort(sock: socket.socket) -> None:
         sock.abort()
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def turned_away(sock: Any, error: BaseException) -> bool:
-    """Return whether sshd closed a new connection because it has too many that log in.
-
-    That is MaxStartups; it says so in plain text, or nothing at all. What was
-    said is known of our own sockets only.
-    """
-    ended = isinstance(error.__context__, (EOFError, ConnectionError)) and BANNER in str(error)
-    if not isinstance(sock, PromptSocket):
-        return ended
-    known = not sock.greeting or sock.greeting.startswith(BUSY)
-    return ended and known and not sock.aborted
-
-
-def persist(
-    attempt: Callable[[], Any], limit: float | None, sock: Callable[[], Any] = lambda: None
-) -> Any:
-    """Connect by ``attempt``; if sshd turns it away, again, for some seconds at most.
-
-    Nothing has been sent by then but a greeting. ``limit``: seconds that
-    connecting may take, if less than usual. ``sock`` returns the attempt's socket.
-    """
-    begun, pause = time.monotonic(), FIRST_PAUSE
-    while True:
-        try:
-            return attempt()
-        except (OSError, SSHException, EOFError) as error:
-            # At different times, as those who come at once are turned away at once.
-            pause *= random.uniform(1.5, 2.5)
-            usual = BLIND_PERSISTENCE if sock() is None else PERSISTENCE
-            deadline = begun + min(limit or usual, usual)
-            if not turned_away(sock(), error) or time.monotonic() + pause > deadline:
-                raise
-            time.sleep(pause)
-            if getattr(sock(), "aborted", False):
-                raise
 
 
 def _acknowledge(sock: socket.socket) -> None:

@@ -694,6 +694,16 @@ def test_a_variable_for_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
         remotely(Connection("web1"))
 
 
+def test_a_variable_says_no_where_a_file_says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FABRIC_REMOTELY_LIVE", "no")
+    monkeypatch.setenv("FABRIC_REMOTELY_HOSTS_WEB1_COMPRESS", "false")
+    for kind in (Config, fabric.Config):
+        config = kind()
+        config.load_collection({"remotely": {"live": True, "hosts": {"web1": {"compress": True}}}})
+        found = remotely(Connection("web1", config=config))
+        assert (found["live"], found["compress"]) == (False, False)
+
+
 def test_run_settings_hold_for_calls(run: Run) -> None:
     text = "run: {env: {WHO: config}}\ntimeouts: {command: 30}\n"
     done = run("fab", "-H", "web1", "tell", files={"fabfile.py": TELL, "fabric.yml": text})

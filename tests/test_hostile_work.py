@@ -111,10 +111,16 @@ def test_a_loggers_name_of_many_parts_takes_no_time() -> None:
 
 
 def test_a_records_texts_are_shown_not_obeyed() -> None:
-    texts = dict.fromkeys(("name", "levelname", "msg", "exc_text", "threadName"), "\x1b[31m\n")
-    more = {"levelno": 20, "created": 1.0, "extras": {"user": "\x1b[31m\n"}}
-    record = records.rebuild({**texts, **more}, "host")
-    assert {vars(record)[name] for name in (*texts, "user")} == {"\\x1b[31m\n"}
+    texts = ("name", "levelname", "msg", "exc_text", "stack_info", "threadName", "pathname")
+    given: dict[str, Any] = dict.fromkeys(texts, "\x1b[31m\na\tb\r\n")
+    given["extras"] = {"user": given["msg"]}
+    record = records.rebuild({**given, "levelno": 20, "created": 1.0}, "host")
+    lines, line = "\\x1b[31m\n    a\tb\\r\n    ", "\\x1b[31m\\na\tb\\r\\n"
+    for name in (*texts, "user"):
+        expected = lines if name in ("msg", "user") else line
+        if name in ("exc_text", "stack_info"):
+            expected = "    " + lines
+        assert vars(record)[name] == expected, name
 
 
 @pytest.mark.parametrize("name", ["\x1b]0;owned\x07", "x" + ".x" * 5000, 5, "/", "x.\0"])

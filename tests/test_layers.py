@@ -27,6 +27,7 @@ LAYERS = (
     | {"upload"},
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
+    {"persistence"},
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
     {"futures", "heartbeat", "links", "notices", "outbox", "packets", "progress", "receiving"},

@@ -323,6 +323,42 @@ def test_a_record_too_large_for_a_frame_is_cut(
     assert message.endswith("\\ud800 end")
 
 
+FORGED = "2026-01-01 other.example ERROR root: all is lost"
+
+
+def log_many_lines(forged: str) -> None:
+    import logging
+    import threading
+
+    threading.current_thread().name = f"t\n{forged}"
+    text = f"one\n{forged}\r\n{forged}\x85\u2028{forged}"
+    logging.getLogger(f"far\n{forged}").warning(text, stack_info=True, extra={"disk": text})
+    try:
+        raise KeyError(f"\n{forged}\n")
+    except KeyError:
+        logging.exception("%s", f"\n{forged}\n")
+    logging.addLevelName(35, f"L\n{forged}")
+    logging.getLogger().log(35, "a\n\n\tb")
+
+
+def test_no_line_of_a_record_passes_for_another_hosts(
+    conn_openssh: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    form = "%(asctime)s %(host)s %(levelname)s %(name)s %(threadName)s: %(message)s %(disk)s"
+    handler.setFormatter(logging.Formatter(form, defaults={"disk": ""}))
+    logging.getLogger().addHandler(handler)
+    try:
+        conn_openssh.python(logging=True).call(log_many_lines, FORGED)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    heads = [line for line in written.getvalue().splitlines() if line[:4] != "    "]
+    assert [line.split()[2] for line in heads] == [conn_openssh.host] * 3
+    assert caplog.messages[0].split("\n")[0] == "one"
+    assert caplog.messages[2] == "a\n    \n    \tb"
+
+
 def log_oddly() -> None:
     import logging
 

@@ -29,6 +29,7 @@ from fabremote import (
     remotely,
     wrap,
 )
+from fabremote.connection import Config
 from tests.conftest import SERVERS
 from tests.sudo_users import PASSWORD, SudoHost, sudo_host
 
@@ -90,6 +91,55 @@ def test_fabrics_sudo_settings_are_the_defaults(host: SudoHost) -> None:
         assert caught.value.prompt == "Well? "
         assert caught.value.result.connection is c
         assert "sudo" in caught.value.result.command
+
+
+def test_a_setting_has_all_calls_run_under_sudo(host: SudoHost) -> None:
+    target, login = host.users["target"], host.users["free"]
+    with host.connection("free", config=Config(overrides={"remotely": {"sudo": True}})) as c:
+        assert c.call(me)[0] == "root"
+        assert c.python(user=target).call(me)[0] == target
+        assert c.python(sudo=False).call(me)[0] == login
+        assert c.python(sudo=None).call(me)[0] == login
+        c.config.remotely.sudo = target
+        assert c.call(me)[0] == target
+        assert c.python(sudo=True).call(me)[0] == c.python(user="root").call(me)[0] == "root"
+        c.config.remotely.hosts = {c.original_host: {"sudo": False}}
+        assert c.call(me)[0] == login
+        with pytest.raises(TypeError, match="user= is sudo's"):
+            c.python(user=target)
+    with host.connection("asks", config=Config(overrides={"remotely": {"sudo": target}})) as c:
+        assert c.python(password=PASSWORD).call(me)[0] == target
+
+
+@pytest.mark.parametrize("text", ["yes", "no", "target"])
+def test_the_environment_says_whether_and_for_whom(
+    host: SudoHost, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("FABRIC_REMOTELY_SUDO", host.users.get(text, text))
+    expected = {"yes": "root", "no": host.users["free"], "target": host.users["target"]}[text]
+    # Invoke takes a variable for true or false where a file has one.
+    for below in (None, True, False):
+        config = Config()
+        config.load_collection({"remotely": {"sudo": below}})
+        with host.connection("free", config=config) as c:
+            assert c.call(me)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        ("on", ValueError, "remotely.sudo='on' must be true, false or a user's name"),
+        (1000, ValueError, "remotely.sudo=1000 must be true, false or a user's name"),
+        (["a"], ValueError, "remotely.sudo=['a'] must be"),
+        ("a b", ValueError, "The configuration's remotely.sudo: sudo='a b' must be"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused(
+    value: object, error: type[Exception], text: str
+) -> None:
+    config = Config(overrides={"remotely": {"sudo": value}})
+    with pytest.raises(error, match=re.escape(text)):
+        Connection("nowhere.invalid", config=config).python(user="b").call(me)
 
 
 @pytest.mark.parametrize("role", ["tty", "once"])
@@ -333,6 +383,7 @@ def read_until(terminal: int, text: str | None) -> str:
         ({"user": "postgres"}, TypeError, "user= is sudo's, and needs sudo=True"),
         ({"password": "x"}, TypeError, "password= is sudo's, and needs sudo=True"),
         ({"sudo": 3}, TypeError, "sudo=3 must be"),
+        ({"sudo": "-x"}, ValueError, "sudo='-x' must be True, False, the name of a user"),
         ({"sudo": True, "user": "-x"}, ValueError, "user='-x' must be"),
         ({"sudo": "a", "user": "b"}, ValueError, "contradict"),
         ({"sudo": True, "password": "a\nb"}, TypeError, "one line"),

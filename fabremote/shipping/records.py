@@ -2,7 +2,9 @@
 
 A record is data: its message, numbers and texts, each of exactly its type. It is
 handled by the local logger of its name if that is enabled for its level. No
-logger is made for it: a host could make up any number of names.
+logger is made for it: a host could make up any number of names. Nor can its lines
+pass for records of another host: names are in one line, and of a text every line
+but the message's first is indented.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fabremote.exceptions import ResultError
-from fabremote.printing import printable
+from fabremote.printing import folded, printable
 from fabremote.shipping.answers import plain
 from fabremote.shipping.nodes import Malformed
 
@@ -33,6 +35,7 @@ _MORE_TEXTS = (
     "exc_text",
     "stack_info",
 )
+_OF_LINES = ("msg", "exc_text", "stack_info")
 _NUMBERS = ("lineno", "thread", "process", "msecs", "relativeCreated")
 # What is no attribute of its own to give: a record's attributes and methods.
 _TAKEN = frozenset([*dir(logging.makeLogRecord({})), "host", "message", "asctime", "taskName"])
@@ -79,6 +82,9 @@ def rebuild(fields: Any, host: str) -> logging.LogRecord:
     path = found["pathname"] or ""
     found["filename"] = path.rpartition("/")[2]
     found["module"] = found["filename"].rpartition(".")[0] or found["filename"]
+    for name in ("exc_text", "stack_info"):
+        # A formatter begins a line with it.
+        found[name] = found[name] and "    " + found[name]
     found["args"], found["host"] = (), host
     return logging.makeLogRecord({**_extras(fields.get("extras")), **found})
 
@@ -91,7 +97,7 @@ def _extras(given: Any) -> dict[str, Any]:
     for name, value in given.items():
         if _text(name, "extra").isidentifier() and name not in _TAKEN and name[:2] != "__":
             if type(value) is str:
-                found[name] = printable(value)
+                found[name] = folded(value)
             else:
                 plain_value = value is None or type(value) is bool
                 found[name] = value if plain_value else _number(value, "extra")
@@ -102,7 +108,7 @@ def _text(value: Any, name: str) -> str:
     if type(value) is not str:
         raise Malformed(f"a record's {name} is no text")
     # It may go to a terminal.
-    return printable(value)
+    return folded(value) if name in _OF_LINES else printable(value).replace("\n", "\\n")
 
 
 def _number(value: Any, name: str) -> int | float:
