@@ -26,7 +26,7 @@ from fabremote.sessions import bound, is_refusal, sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
 from fabremote.sudo import Asker, enter, kill_by
-from fabremote.transports import FastTransport
+from fabremote.transports import RenewingTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -311,18 +311,22 @@ class Connection(RemoteCalls, fabric.Connection):
             return result
 
     def _open_behind(self) -> Any:
+        given = self.connect_kwargs
+        self._set(connect_kwargs={"transport_factory": RenewingTransport, **given})
         try:
             return super().open()
         except BaseException:
             # Through a gateway a channel would be left.
             sockets.let_go(self.client)
             raise
+        finally:
+            self._set(connect_kwargs=given)
 
     def _open_promptly(self) -> Any:
         given = self.connect_kwargs
         sock = self.make_socket()
         # Fabric has no way to pass a socket but these, which stay the caller's.
-        made = {"transport_factory": FastTransport, **given, "sock": sock}
+        made = {"transport_factory": RenewingTransport, **given, "sock": sock}
         self._set(connect_kwargs=made)
         try:
             return super().open()

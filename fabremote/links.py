@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import select
 import signal
@@ -19,7 +18,7 @@ from paramiko.common import cMSG_CHANNEL_WINDOW_ADJUST
 from fabremote.agent import wire
 from fabremote.bootstrap import COMMAND
 from fabremote.heartbeat import CLOCK
-from fabremote.outbox import Outbox
+from fabremote.outbox import Outbox, soon
 from fabremote.packets import Packets, Told
 
 CHUNK = 1 << 18
@@ -114,14 +113,15 @@ class ChannelLink:
         """The time for sshd to answer is up."""
         CLOCK.remove(self)
         self._late = True
-        work = functools.partial(self.abandon, self._limit)
-        threading.Thread(target=work, name="fabremote-link", daemon=True).start()
+        # Not the connection: others may run over it, who notice by themselves if it is dead.
+        soon(self.close)
 
     def send(self, data: bytes | memoryview) -> None:
         # sendall() re-slices bytes at every packet; a memoryview costs nothing.
         try:
             self._channel.sendall(memoryview(data))  # type: ignore[arg-type]
-        except EOFError as error:  # which is what paramiko makes of a broken connection
+        except (EOFError, SSHException) as error:
+            # What paramiko makes of a broken connection, and of keys that aren't renewed in time.
             raise ConnectionResetError("the SSH connection is broken") from error
 
     def ready(self, size: int) -> bool:

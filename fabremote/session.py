@@ -27,7 +27,7 @@ from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteEx
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN
-from fabremote.outbox import Outbox, apart
+from fabremote.outbox import Outbox, apart, soon
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
@@ -252,8 +252,9 @@ class Session:
 
     def _break(self) -> None:
         """End the link, over which nothing can be sent; the next call gets another at once."""
-        self._broken = True
-        self._link.close()
+        first, self._broken = not self._broken, True
+        if first:
+            soon(self._link.close)  # The clock, which posts, ticks for other hosts, too.
 
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
@@ -350,13 +351,12 @@ class Session:
         self._lost = "its agent failed: " + printable(text.decode("utf-8", "replace"))
 
     def _end_soon(self, reason: str) -> None:
-        """End, in a thread of its own: closing the link may take a moment."""
+        """End; closing the link may take a moment."""
         with self._lock:
             if self._ending:
                 return
             self._ending = True
-        name = f"fabremote-end-{self.label}"
-        threading.Thread(target=self._end, args=(reason,), name=name, daemon=True).start()
+        soon(lambda: self._end(reason), f"fabremote-end-{self.label}")
 
     def _end(self, reason: str) -> None:
         self._pulse.stop()
