@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from paramiko import Channel, ChannelException, SSHException
 
+from fabremote.exceptions import RemoteInterpreterMissing
 from fabremote.options import Bound, Options
+from fabremote.outbox import apart
 
 if TYPE_CHECKING:
     from fabremote.session import Session
@@ -34,24 +36,44 @@ class Sessions:
         self._environments: dict[tuple[Any, ...], str] = {}
         self._live: dict[tuple[Any, ...], Session] = {}
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
+        # Starts that took all their time in vain: when they ended, on the monotonic clock.
+        self._late: dict[tuple[Any, ...], tuple[float, RemoteInterpreterMissing]] = {}
         # The connection's sessions: agents, Fabric's commands, SFTP.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         # The options where none are given, by the class of the context.
         self.defaults: dict[type, Bound] = {}
 
     def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
-        """Return the session for these options over ``carrier``, by ``make`` if there is none."""
-        key = _key(options, options.python)
+        """Return the session for these options over ``carrier``, by ``make`` if there is none.
+
+        Raises what ``make`` does, for all that waited while it took its time in vain.
+        """
+        key, came = _key(options, options.python), time.monotonic()
         with self.lock:
             gate = self._starting.setdefault(key, threading.Lock())
         with gate:
             session = self._find(key, carrier)
             if session is None:
-                session = make()
+                ended, late = self._late.get(key, (came, None))
+                if late is not None and ended > came:
+                    raise late
+                session = self._made(key, options, make)
                 session.carrier = carrier
                 with self.lock:
                     self._live[key] = session
             return session
+
+    def _made(
+        self, key: tuple[Any, ...], options: Options, make: Callable[[], Session]
+    ) -> Session:
+        began = time.monotonic()
+        try:
+            return make()
+        except RemoteInterpreterMissing as error:
+            now = time.monotonic()
+            if now - began >= options.start_timeout:
+                self._late[key] = now, error
+            raise
 
     def live(self, options: Options, carrier: Any) -> Session | None:
         """Return the session for these options over ``carrier`` if there is one that lives."""
@@ -76,7 +98,7 @@ class Sessions:
             if self.closings != closings:
                 raise SSHException("it was closed from this side")
             try:
-                made = begin()
+                made = _begun(begin)
             except SSHException as error:
                 if not is_refusal(error):
                     raise
@@ -116,6 +138,16 @@ class Sessions:
             sessions, self._live = list(self._live.values()), {}
         for session in sessions:
             session.close()
+
+
+def _begun(begin: Callable[[], Any]) -> Any:
+    """Return what ``begin`` does; interrupted, it is closed once it is there.
+
+    sshd would count it for ever, and paramiko knows nothing of it then.
+    """
+    made: list[Any] = []
+    apart(lambda: made.append(begin()))
+    return made.pop()
 
 
 def is_refusal(error: Exception) -> bool:
