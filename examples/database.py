@@ -19,7 +19,7 @@ from concurrent.futures import wait
 from fabric import Connection
 from invoke import Exit
 
-from fabremote import task, wrap
+from fabremote import RemoteException, task, wrap
 
 END = "-- the end of the dump"
 
@@ -75,18 +75,20 @@ def copy(c, source, target, path, to=None):
         Connection(target) as target,
         open(reader, encoding="utf-8") as coming,
     ):
-        loading = wrap(target).python(in_stream=coming).submit(load, to or path, END)
-        # If it fails, what is written meets a broken pipe, and not one that nobody reads.
-        loading.add_done_callback(lambda future: coming.close())
+        begun = []
         try:
             with (
                 contextlib.suppress(BrokenPipeError),
                 open(writer, "w", encoding="utf-8") as going,
             ):
+                loading = wrap(target).python(in_stream=coming).submit(load, to or path, END)
+                begun.append(loading)
+                # If it fails, what is written meets a broken pipe, and not one that nobody reads.
+                loading.add_done_callback(lambda future: coming.close())
                 count = wrap(source).python(out_stream=going).call(dump, path)
             size = loading.result()
-        except (OSError, EOFError, sqlite3.Error) as error:
+        except (OSError, EOFError, sqlite3.Error, RemoteException) as error:
             # What was begun there is cleared away by the end of its stdin.
-            wait([loading], 10)
+            wait(begun, 10)
             raise Exit(f"nothing was copied: {error}", 1) from None
         print(f"{count} statements copied, {size} bytes on {target.original_host}")

@@ -43,11 +43,16 @@ def print_tail(path, lines, follow):
             time.sleep(0.2)
 
 
+def name_of(c):
+    """Return the host's name; without ``-H`` tasks run here."""
+    return getattr(c, "original_host", "here")
+
+
 @task
 def facts(c: Connection):
     """Show the system, Python, processors and load of each host."""
     found = wrap(c).call(system_facts)
-    print(f"{c.original_host}:")
+    print(f"{name_of(c)}:")
     for name, value in found.items():
         print(f"  {name:<8}{value}")
 
@@ -55,11 +60,14 @@ def facts(c: Connection):
 @task(help={"path": "where to look", "least": "fail if less than this percentage is free"})
 def disk(c: Connection, path="/", least=0):
     """Show how much room a file system has."""
-    usage = wrap(c).call(shutil.disk_usage, path)
+    try:
+        usage = wrap(c).call(shutil.disk_usage, path)
+    except OSError as error:
+        raise SystemExit(f"{name_of(c)}: {error}") from None
     percent = 100 * usage.free // usage.total
-    print(f"{c.original_host}: {usage.free / 1e9:.1f} GB ({percent} %) of {path} is free")
+    print(f"{name_of(c)}: {usage.free / 1e9:.1f} GB ({percent} %) of {path} is free")
     if percent < least:
-        raise SystemExit(f"{c.original_host}: less than {least} % of {path} is free")
+        raise SystemExit(f"{name_of(c)}: less than {least} % of {path} is free")
 
 
 @task(help={"path": "the file", "lines": "how many of its last lines", "follow": "until Ctrl-C"})
@@ -68,4 +76,4 @@ def tail_log(c: Connection, path="/var/log/syslog", lines=10, follow=False):
     try:
         wrap(c).call(print_tail, path, lines, follow)
     except OSError as error:
-        raise SystemExit(f"{c.original_host}: {error}") from None
+        raise SystemExit(f"{name_of(c)}: {error}") from None

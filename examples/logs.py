@@ -73,7 +73,7 @@ class Labelled:
 def search(c, hosts, pattern, path, follow=False):
     """Show the lines of logs that match, from all hosts at once."""
 
-    names, failed, total = hosts.split(","), 0, 0
+    names, failed, total = [host.strip() for host in hosts.split(",")], 0, 0
     # At Ctrl-C the connections are closed first, which ends the calls that the threads wait for.
     with (
         concurrent.futures.ThreadPoolExecutor(len(names)) as pool,

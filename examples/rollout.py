@@ -14,6 +14,7 @@ go back to what they had, and the rest are left alone.
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import time
@@ -34,10 +35,13 @@ def install(folder, name, data):
         return False
     staged = release.with_name(f".{name}.{os.getpid()}")
     staged.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        archive.extractall(staged, **safe)
-    staged.rename(release)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            archive.extractall(staged, **safe)
+        staged.rename(release)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
     return True
 
 
@@ -78,6 +82,19 @@ def remember(folder, name):
 # These run here.
 
 
+def listed(hosts):
+    """Return the names in a text that has commas between them."""
+    return [host.strip() for host in hosts.split(",") if host.strip()]
+
+
+def place_of(folder, host):
+    """Return the folder of a host."""
+    try:
+        return folder.format(host=host)
+    except LookupError:
+        raise Exit(f"{folder}: nothing but {{host}} can stand for something", 1) from None
+
+
 @task(
     help={
         "hosts": "names with commas between",
@@ -91,13 +108,16 @@ def remember(folder, name):
 )
 def deploy(c, hosts, archive, folder, check="./check", restart="", tries=5, pause=1.0):
     """Roll a release out with checks; roll it back where one fails."""
-    data, name = Path(archive).read_bytes(), Path(archive).name.partition(".tar")[0]
+    try:
+        data, name = Path(archive).read_bytes(), Path(archive).name.partition(".tar")[0]
+    except OSError as error:
+        raise Exit(str(error), 1) from None
     done = []
     with contextlib.ExitStack() as stack:
-        for host in hosts.split(","):
+        for host in listed(hosts):
+            place = place_of(folder, host)
             try:
                 there = wrap(stack.enter_context(Connection(host)))
-                place = folder.format(host=host)
                 new = there.call(install, place, name, data)
                 before = there.call(switch, place, name)
                 done.append((host, there, place, before))
@@ -137,13 +157,16 @@ def undo(done, restart):
 @task(help={"hosts": "names with commas between", "folder": "as for deploy"})
 def back(c, hosts, folder, restart=""):
     """Have hosts use the release before the current one."""
-    for host in hosts.split(","):
-        place = folder.format(host=host)
+    for host in listed(hosts):
+        place = place_of(folder, host)
         with Connection(host) as connection:
             there = wrap(connection)
-            name = there.call(remember, place, None)
-            if not name:
-                raise Exit(f"{host}: has nothing to go back to", 1)
-            there.call(switch, place, name)
-            there.call(use, place, restart)
+            try:
+                name = there.call(remember, place, None)
+                if not name:
+                    raise LookupError("has nothing to go back to")
+                there.call(switch, place, name)
+                there.call(use, place, restart)
+            except Exception as error:
+                raise Exit(f"{host}: {error}", 1) from None
             print(f"{host}: back to {name}")

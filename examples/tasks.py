@@ -15,6 +15,9 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from fabric.exceptions import GroupException
+from invoke import Exit
+
 from fabremote import ThreadingGroup, task
 
 HERE = Path(__file__).parent
@@ -67,7 +70,11 @@ def clean(c):
 def publish(c, hosts, folder):
     """Put the examples on hosts."""
     data = (BUILD / "examples.zip").read_bytes()
-    with ThreadingGroup(*hosts.split(",")) as group:
-        for connection, count in group.call(unpack, folder, data).items():
-            print(f"publish: {count} files on {connection.original_host}")
+    with ThreadingGroup(*[host.strip() for host in hosts.split(",")]) as group:
+        try:
+            found = group.call(unpack, folder, data)
+        except GroupException as error:
+            raise Exit(error.result.summary(), 1) from None
+    for connection, count in found.items():
+        print(f"publish: {count} files on {connection.original_host}")
     print(f"publish: {hashlib.sha256(data).hexdigest()[:12]}")

@@ -11,7 +11,11 @@ a plain logistic regression, to be replaced by your own.
 
 import json
 import math
+import os
 import random
+from pathlib import Path
+
+from invoke import Exit
 
 from fabremote import task
 
@@ -47,7 +51,9 @@ def fit(epochs, rate, count):
 @task(help={"epochs": "how often to go through the data", "model": "the file to write here"})
 def train(c, epochs=20, rate=0.1, count=2000, model="model.json"):
     """Train a model there, and keep it here."""
+    folder = Path(model).resolve().parent
+    if not os.access(folder, os.W_OK):  # Better known before than after the training.
+        raise Exit(f"{folder} is no folder to write in", 1)
     found = c.python(requires=REQUIRES).call(fit, epochs, rate, count)
-    with open(model, "w") as file:
-        json.dump(found, file)
+    Path(model).write_text(json.dumps(found))
     print(f"{100 * found['accuracy']:.1f} % right; the model is in {model}")

@@ -10,7 +10,7 @@ The marker, random for each start, tells the agent's words from whatever a
 login shell or a wrapper printed: ``<marker> try <interpreter>`` before an
 interpreter is started; ``<marker> source`` by a Python that can't run the
 runner's code, to have its source; ``<marker> hello <fields>`` by the runner.
-Frames follow the hello.
+Frames follow the hello; this side's may have gone before it, see `early`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ DIGITS = 8
 # Until the agent has imported what it uses, PYTHONPATH can't put others in its place.
 # The agent's code, of which the host is told for which Python it is, may be of no use to it: it
 # asks for the source then, which comes with its length ahead, and drops what came behind the code.
+# A call that was made for another kind of Python it drops too; the hello tells which kind it is.
 _STUB = r"""import os,sys
 k=[p for p in sys.path if p]
 x=[p.rstrip("/") for p in os.environ.get("PYTHONPATH","").split(os.pathsep)]
@@ -63,6 +64,7 @@ if t:
   r({behind})
   os.write(1,b"\n"+m+b" source\n")
   d=r(int(r({digits})))
+ elif (sys.implementation.name,sys.version_info[:2],sys.flags.optimize)!={reads!r}: r({ahead})
 d=zlib.decompress(d)
 c,s=marshal.loads(d) if t else (compile(d,"<fabremote.bootstrap>","exec"),())
 exec(c,{{"MARKER":m.decode(),"PATH":k,"SOURCES":s}})
@@ -122,6 +124,7 @@ class Start:
     """One attempt to start an agent: what is sent first, and how the hello is found.
 
     ``coded``: whether to send code, or source at once. ``behind``: the agent's first frames.
+    ``ahead``: those of a call, see `early`; with code only.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Start:
         tried: tuple[str, ...] = (),
         coded: bool = True,
         behind: bytes = b"",
+        ahead: bytes = b"",
     ) -> None:
         self.marker = secrets.token_hex(MARKER_SIZE // 2)
         self.asked = python
@@ -140,15 +144,16 @@ class Start:
         self.prefixes = prefixes
         self.coded = coded
         self.behind = behind
+        self.ahead = ahead
 
     def message(self) -> bytes:
         """Return the bytes to send on the agent's stdin."""
-        body = self.marker.encode() + runner(self.coded) + self.behind
+        body = self.marker.encode() + runner(self.coded) + self.ahead + self.behind
         return self.script().encode("utf-8", "surrogateescape") + b"\n" + body
 
     def source(self) -> bytes:
         """Return the bytes to send if the source is asked for; from then on it is sent."""
-        self.coded = False
+        self.coded, self.ahead = False, b""
         found = runner()
         return b"%0*d" % (DIGITS, len(found)) + found + self.behind
 
@@ -158,7 +163,9 @@ class Start:
             marker=MARKER_SIZE,
             size=len(runner(self.coded)),
             tag=CODE_TAG if self.coded else None,
-            behind=len(self.behind),
+            behind=len(self.ahead + self.behind),
+            ahead=len(self.ahead),
+            reads=this_python().reads,
             digits=DIGITS,
         )
         tail = shlex.join([*shlex.split(self.py_options), "-c", f"exec({stub!r})"])
@@ -180,6 +187,17 @@ class Start:
         """Return the process that was started, as far as ``received`` tells."""
         found = re.findall(rb"%s pid (\d{1,9})\n" % self.marker.encode(), received)
         return int(found[-1]) if found else None
+
+    def runs_ahead(self, python: RemotePython) -> bool:
+        """Return whether an interpreter, by its hello, runs what went ahead of that."""
+        return bool(self.ahead) and python.coded and python.reads == this_python().reads
+
+    def in_doubt(self, status: int | None) -> bool:
+        """Return whether what went ahead may run though no hello came; ``status``: the exit's.
+
+        What exits without a hello has run nothing else.
+        """
+        return bool(self.ahead) and status is None
 
     def wants_source(self, received: bytes) -> bool:
         """Return whether the interpreter asks for source in place of code, in ``received``."""

@@ -14,7 +14,7 @@ import fabric
 from invoke.context import Context
 from paramiko import SSHException
 
-from fabremote import sockets, verification
+from fabremote import option_values, sockets, verification
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
 from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost
 from fabremote.interpreter import Interpreter
@@ -31,6 +31,7 @@ from fabremote.transports import RenewingTransport
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from fabremote.early import Early
     from fabremote.prepared import Host
     from fabremote.session import Session
 
@@ -113,26 +114,25 @@ class RemoteHost:
         transport = connection.transport if connection.is_connected else None
         return sessions_of(connection).live(options, transport) if transport else None
 
-    def session(self, options: Options) -> Session:
+    def session(self, options: Options, early: Early | None = None) -> Session:
         """Return the agent for these options, connecting and starting it if need be.
 
-        A connection that turns out to be dead is opened once more: nothing of a
-        call has been sent yet.
+        ``early`` may go to it as it starts. A dead connection is opened once more.
         """
         options = _in_environment(self, options)
         sessions = sessions_of(self.context)
         closings = sessions.closings
         try:
-            return self._session(options)
+            return self._session(options, early)
         except RemoteConnectionLost as error:
             if sessions.closings != closings:
                 text = f"The connection to {self.label} was closed from this side."
                 raise RemoteCancelled(text) from error
-            if self.context.is_connected:
+            if error.begun or self.context.is_connected:
                 raise
-            return self._session(options)
+            return self._session(options, early)
 
-    def _session(self, options: Options) -> Session:
+    def _session(self, options: Options, early: Early | None) -> Session:
         connection = self.context
         sessions = sessions_of(connection)
         with sessions.opening:
@@ -142,7 +142,7 @@ class RemoteHost:
         if options.sudo:
             opener = functools.partial(enter, opener, options, self._asker())
             kill = functools.partial(kill_by, opener)
-        begin = functools.partial(start, opener, self.label, options, kill)
+        begin = functools.partial(start, opener, self.label, options, kill, early)
         return sessions.get(options, transport, begin)
 
     def _kill(self, pid: int) -> None:
@@ -207,8 +207,8 @@ class LocalHost:
         """Return the agent for these options on this machine if there is a live one."""
         return sessions_of(self.context).live(options, None)
 
-    def session(self, options: Options) -> Session:
-        """Return the agent for these options on this machine."""
+    def session(self, options: Options, early: Early | None = None) -> Session:
+        """Return the agent for these options on this machine; ``early`` isn't sent ahead."""
         options = _in_environment(self, options)
         opener: Callable[[], Link] = ProcessLink
         # A process of ours that says nothing is killed by its link's close().
@@ -273,7 +273,7 @@ class Connection(RemoteCalls, fabric.Connection):
         if kwargs.get("connect_kwargs") is not None:
             # Fabric adds to them, which is no business of the caller's.
             kwargs["connect_kwargs"] = dict(kwargs["connect_kwargs"])
-        super().__init__(host, *args, **kwargs)
+        super().__init__(option_values.host(host), *args, **kwargs)
         # One that ~/.ssh/config asked for is nobody's but ours to close.
         given = len(args) > 3 or kwargs.get("gateway") is not None
         self._set(_fabremote_own_gateway=not given)

@@ -16,7 +16,9 @@ Needs ``pip install 'fabremote[dask]'``.
 from __future__ import annotations
 
 import asyncio
+import collections
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from fabremote.hosts import open_connection
 from fabremote.options import PythonOptions, check_names
 
 try:
+    from distributed.core import Status
     from distributed.deploy.spec import SpecCluster
     from distributed.security import Security
 
@@ -103,6 +106,8 @@ class FabricCluster(SpecCluster):
     ) -> None:
         _check_options(options)
         self._opened: list[Any] = []
+        # How often no worker could be started somewhere, since one last could.
+        self._failures: collections.Counter[int] = collections.Counter()
         self._places = [self._place(one) for one in _each(group)]
         if not self._places:
             raise ValueError("FabricCluster() was given no hosts.")
@@ -147,6 +152,7 @@ class FabricCluster(SpecCluster):
         # Ports that nobody else uses by default.
         defaults = {"port": 0, "dashboard_address": ":0"}
         own = {"launch": self._launch, "place": place, "forward": forward}
+        own["cluster"] = weakref.ref(self)
         return {"cls": Scheduler, "options": {**own, **defaults, **options}}
 
     def _place(self, where: Any) -> Any:
@@ -159,9 +165,14 @@ class FabricCluster(SpecCluster):
         return wrap_context(where)
 
     def _next(self, workers: Mapping[Any, Any]) -> dict[str, Any]:
-        """Return the spec of one more worker, where the fewest are."""
+        """Return the spec of one more worker, where the fewest are.
+
+        One that could not be started counts as one, so that another host gets its turn.
+        """
         used = [spec["options"]["place"] for spec in workers.values()]
-        count = [sum(one is place for one in used) for place in self._places]
+        count = [
+            sum(one is place for one in used) + self._failures[id(place)] for place in self._places
+        ]
         place = self._places[count.index(min(count))]
         return {**self._worker, "options": {**self._worker["options"], "place": place}}
 
@@ -176,6 +187,38 @@ class FabricCluster(SpecCluster):
         in ``get_logs()``.
         """
         return {name: tie.text() for name, tie in self._launch.ties.items()}
+
+    def scale(self, n: int = 0, memory: Any = None, cores: int | None = None) -> Any:
+        """Have ``n`` workers, or as many as have this much memory or these cores.
+
+        Raises RuntimeError if the scheduler has ended.
+        """
+        if self.status == Status.failed:
+            raise RuntimeError("The scheduler has ended: close this cluster, and make another.")
+        return super().scale(n, memory, cores)
+
+    scale_up = scale
+
+    async def _correct_state_internal(self) -> None:
+        try:
+            await super()._correct_state_internal()
+        finally:
+            for worker in list(self.workers.values()):
+                if worker.status == Status.failed:
+                    self._failures[id(worker.place)] += 1
+                    self.dropped(worker, worker.error)
+                else:
+                    self._failures.pop(id(worker.place), None)
+
+    def lost(self, scheduler: Scheduler, error: BaseException | None) -> None:
+        """Take note that the scheduler has ended: there is nothing more to do but to close."""
+        if self.status == Status.running and self.scheduler is scheduler:
+            where = scheduler.place.original_host
+            self._log(f"The scheduler on {where} ended: {error or 'it closed itself'}")
+            self.status = Status.failed
+            if self.scheduler_comm is not None:
+                # Nobody is there who could answer.
+                self.scheduler_comm.timeout = 0.5
 
     def dropped(self, worker: Worker, error: BaseException | None) -> None:
         """Do without a worker whose process has ended; `scale` and `adapt` start another."""

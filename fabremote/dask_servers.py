@@ -17,7 +17,6 @@ import contextlib
 import importlib.metadata
 import json
 import secrets
-import socket
 import threading
 from collections.abc import Callable
 from typing import Any, cast
@@ -26,6 +25,7 @@ import dask.config
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
+from fabremote.dask_way import Way
 from fabremote.environments import RemoteFunction
 from fabremote.exceptions import RemoteException
 from fabremote.futures import RemoteFuture
@@ -137,6 +137,8 @@ class Process(ProcessInterface):
         self._launch, self.place = launch, place
         self._call: RemoteFuture[Any] | None = None
         self._tie: Tie | None = None
+        # Why it could not be started.
+        self.error: BaseException | None = None
         super().__init__()
 
     async def begin(self, term: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -166,12 +168,13 @@ class Process(ProcessInterface):
             self._call.add_done_callback(ended)
             self.address = await address
         except BaseException as error:
-            self.status = Status.failed
+            self.status, self.error = Status.failed, error
             self._tie.release()
             if self._call is None or not isinstance(error, EOFError):
                 self._event_finished.set()
                 raise
-            raise self._failure() from self._call.exception()
+            self.error = self._failure()
+            raise self.error from self._call.exception()
 
     def _failure(self) -> RemoteException:
         error = self._call.exception() if self._call else None
@@ -253,9 +256,17 @@ class Scheduler(Process):
 
     what = "Dask scheduler"
 
-    def __init__(self, *, launch: Launch, place: Any, forward: bool, **options: Any) -> None:
-        self._forward, self._options = forward, options
-        self._way = contextlib.ExitStack()
+    def __init__(
+        self,
+        *,
+        launch: Launch,
+        place: Any,
+        forward: bool,
+        cluster: Callable[[], Any],
+        **options: Any,
+    ) -> None:
+        self._forward, self._options, self._cluster = forward, options, cluster
+        self._way: Way | None = None
         super().__init__(launch, place, "scheduler")
 
     async def start(self) -> None:
@@ -264,27 +275,25 @@ class Scheduler(Process):
         protocol, _, rest = str(self.address).partition("://")
         host, _, port = rest.rpartition(":")
         if self._forward:
-            port = str(await asyncio.to_thread(self._open_way, host.strip("[]"), int(port)))
-            self.external_address = f"{protocol}://127.0.0.1:{port}"
+            self._way = Way(self.place, host.strip("[]"), int(port))
+            self.external_address = f"{protocol}://127.0.0.1:{self._way.port}"
         elif not {"host", "interface"} & self._options.keys():
             known = self.place.host
             host = f"[{known}]" if ":" in known else known
             self.external_address = f"{protocol}://{host}:{port}"
         await super().start()
 
-    def _open_way(self, host: str, port: int) -> int:
-        """Forward a port of this machine to the scheduler's; return it."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            local: int = probe.getsockname()[1]
-        forward = self.place.forward_local(local, port, host, "127.0.0.1")
-        self._way.enter_context(forward)
-        return local
+    def ended(self) -> None:
+        """Have the cluster know."""
+        cluster = self._cluster()
+        if cluster is not None and self._call is not None:
+            cluster.lost(self, self._call.exception())
 
     async def close(self) -> None:
         """End the scheduler and the way to it."""
         await super().close()
-        await asyncio.to_thread(self._way.close)
+        if self._way is not None:
+            await asyncio.to_thread(self._way.close)
 
 
 __all__ = ["Launch", "Scheduler", "Worker"]

@@ -48,13 +48,21 @@ class RemoteInterpreterMissing(RemoteException):
     """The host has no such interpreter, or what it has can't be used.
 
     Attributes: ``interpreter``, what was asked for or found last (str);
-    ``tried``, the commands tried, in order (tuple of str).
+    ``tried``, the commands tried, in order (tuple of str); ``begun``, False if nothing of
+    the call has run there, True if that is not known.
     """
 
-    def __init__(self, message: str, interpreter: str = "", tried: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        interpreter: str = "",
+        tried: tuple[str, ...] = (),
+        begun: bool = False,
+    ) -> None:
         super().__init__(message)
         self.interpreter = interpreter
         self.tried = tried
+        self.begun = begun
 
 
 class RemoteSudoRefused(RemoteException):

@@ -233,6 +233,8 @@ class OwnGroup(GroupCalls):
     ) -> None:
         list.__init__(self, [_connection(host, kwargs) for host in hosts])
         self.max_workers = None if max_workers is None else check.count("max_workers", max_workers)
+        for name, value in (("labels", labels), ("live", live)):
+            check.truth(name, value)
         self.labels, self.live = labels, live
 
     @classmethod

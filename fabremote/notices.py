@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fabremote.exceptions import RemoteConnectionLost
+
 # The session's own notice to a call that the link is gone; not on the wire.
 LOST = -1
 # Likewise, and the agent has said that it knows nothing of the call.
@@ -17,6 +19,16 @@ RESIZED = -9
 # How long the far side may take to say that a killed call has ended, in seconds.
 LAST_WORD = 3.0
 
+
+def lost(name: str, label: str, reason: str, begun: bool) -> RemoteConnectionLost:
+    """Return the error for a call whose link is gone; ``begun``: whether it may have."""
+    if begun:
+        what = f"during {name}: {reason}. Whether the call ran to its end is not known."
+    else:
+        what = f"before {name} had begun there: {reason}."
+    return RemoteConnectionLost(f"The link to {label} broke {what}", begun)
+
+
 __all__ = [
     "CANCELLED",
     "EXPIRED",
@@ -28,4 +40,5 @@ __all__ = [
     "RESIZED",
     "UNBEGUN",
     "WANTED",
+    "lost",
 ]

@@ -30,6 +30,17 @@ LONGEST = 1e9
 _USER = re.compile(r"[^\s\0-][^\s\0]*")
 
 
+def host(value: Any) -> str:
+    """Return a connection's host as it is, if Fabric can make sense of it."""
+    if not isinstance(value, str):
+        raise TypeError(f"host={value!r:.100} must be a str, [user@]host[:port].")
+    name, _, port = value.rpartition("@")[2].partition(":")
+    # With more colons it is an IPv6 address, and has no port.
+    if ":" not in port and (not name.strip() or (port and not port.isdecimal())):
+        raise ValueError(f"host={value!r} names no host. Give [user@]host[:port].")
+    return value
+
+
 def interpreter(value: object) -> str | None:
     if value is None:
         return None
@@ -92,7 +103,7 @@ def inside(context: Context) -> str | None:
 
 def sudo(value: Any) -> bool | str:
     """Return whether sudo is asked for, or for whom."""
-    wanted = value or False
+    wanted = False if value is None else value
     if not isinstance(wanted, (bool, str)):
         raise TypeError(f"sudo={wanted!r} must be True, False or a user's name.")
     if isinstance(wanted, str) and not _USER.fullmatch(wanted):
@@ -192,9 +203,13 @@ def progress(value: Any) -> Any:
     return value
 
 
-def requires(value: object, wheels: object) -> Requirements | None:
-    if wheels not in (None, "local"):
-        raise ValueError(f"wheels={wheels!r} must be 'local' or None.")
+def wheels(value: Any) -> str | None:
+    if value not in (None, "local"):
+        raise ValueError(f"wheels={value!r} must be 'local' or None.")
+    return "local" if value else None
+
+
+def requires(value: object, wheels: str | None) -> Requirements | None:
     if value is None:
         return None
     # Imported where it is needed: few calls do.
@@ -263,8 +278,10 @@ def truth(name: str, value: object) -> bool:
     raise TypeError(f"{name}={value!r:.100} must be True or False.")
 
 
-def encoding(value: str | None) -> str:
-    encoding = value or "utf-8"
+def encoding(value: Any) -> str:
+    encoding = "utf-8" if value is None else value
+    if not isinstance(encoding, str):
+        raise TypeError(f"encoding={encoding!r} must be the name of an encoding, such as 'utf-8'.")
     try:
         line_end = "\n".encode(encoding)
     except LookupError:

@@ -213,6 +213,7 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         with _naming(name, given):
             return reader(values[name])
 
+    wheels = read("wheels", check.wheels)
     return Options(
         python=read("python", check.interpreter),
         py_options=read("py_options", check.py_options),
@@ -235,8 +236,8 @@ def resolve(context: Context, given: Mapping[str, Any]) -> Options:
         max_result=read("max_result", check.size),
         start_timeout=read("start_timeout", lambda value: check.seconds("start_timeout", value))
         or 30,
-        requires=read("requires", lambda value: check.requires(value, values["wheels"])),
-        wheels=values["wheels"],
+        requires=read("requires", lambda value: check.requires(value, wheels)),
+        wheels=wheels,
         cache_dir=read("cache_dir", check.cache_dir),
         build_timeout=read("build_timeout", lambda value: check.seconds("build_timeout", value))
         or check.LONGEST,

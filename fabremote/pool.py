@@ -325,8 +325,8 @@ class Pool:
         if error is None or raised_there(error):
             host.losses = 0
             return False
-        lost = isinstance(error, RemoteConnectionLost)
-        if isinstance(error, NOT_BEGUN) or (lost and not getattr(error, "begun", True)):
+        lost = isinstance(error, (RemoteConnectionLost, RemoteInterpreterMissing))
+        if (lost or isinstance(error, NOT_BEGUN)) and not getattr(error, "begun", False):
             self._lose(host, error)
             return not cancelled
         if isinstance(error, RemoteCancelled) and not cancelled:
@@ -354,7 +354,9 @@ class Pool:
             if not self.live():
                 left, self._queue = list(self._queue), deque()
             self._wake()
-        log.warning("%s takes no more work: %s", host.name, folded(str(error)))
+        # Whoever closed its connection knows.
+        level = logging.INFO if isinstance(error, RemoteCancelled) else logging.WARNING
+        log.log(level, "%s takes no more work: %s", host.name, folded(str(error)))
         for work in left:
             work.settle(None, self._nowhere(work))
 

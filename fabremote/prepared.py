@@ -15,6 +15,7 @@ from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
+from fabremote.early import Early, early
 from fabremote.exceptions import RemoteConnectionLost, RemoteException, RemoteProcessDied
 from fabremote.futures import RemoteFuture
 from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
@@ -44,8 +45,11 @@ class Host(Protocol):
     def live_session(self, options: Options) -> Session | None:
         """Return the agent for these options if there is a live one; connect to nothing."""
 
-    def session(self, options: Options) -> Session:
-        """Return the live agent for these options, started if need be."""
+    def session(self, options: Options, early: Early | None = None) -> Session:
+        """Return the live agent for these options, started if need be.
+
+        ``early``: a call that may go to it as it starts; it is the session's then.
+        """
 
 
 class Result(fabric.Result, Generic[T]):
@@ -83,6 +87,8 @@ class Prepared:
         self._repeated = False
         self.name = name_of(fn)
         self._call: Call | None = None
+        # What was sent as its agent was started.
+        self._early: Early | None = None
         self._cancelled = False
         if options.echo:
             # Of one piece: other threads may print too.
@@ -97,19 +103,32 @@ class Prepared:
     def _start(self) -> tuple[Call, Payload, Decoder]:
         if self._lasting is not None:
             return self._start_inside(self._lasting)
-        session, payload = self._host.live_session(self._options), None
+        session = self._host.live_session(self._options)
         if session is None or not session.reserve():
             # Before anything is begun over there, so that what can't go does nothing.
-            payload = self._dump(this_python(), None)
-            session = self._place()
-        return self._open(session, payload)
+            return self._start_anew(self._dump(this_python(), None))
+        return self._open(session, None)
 
-    def _place(self) -> Session:
-        """Return an agent with a place reserved in it, started if need be."""
-        for _ in range(ATTEMPTS):
-            session = self._host.session(self._options)
-            if session.reserve():
-                return session
+    def _start_anew(self, payload: Payload) -> tuple[Call, Payload, Decoder]:
+        """The same in an agent that is started if need be, with which the call may go."""
+        opened: list[tuple[Call, Payload, Decoder]] = []
+
+        def open_first(session: Session) -> Call:
+            opened.append(self._open(session, payload))
+            return opened[0][0]
+
+        ahead = self._early = early(self._options, payload.parcel, open_first)
+        try:
+            for _ in range(ATTEMPTS):
+                session = self._host.session(self._options, ahead)
+                if opened:
+                    return opened[0]
+                if session.reserve():
+                    return self._open(session, payload)
+        except BaseException as error:
+            if ahead is not None:
+                ahead.drop(error)
+            raise
         raise session.loss(self.name, begun=False)
 
     def _start_inside(self, lasting: Lasting) -> tuple[Call, Payload, Decoder]:
@@ -148,6 +167,9 @@ class Prepared:
         return call, payload, decoder
 
     def _begin(self, call: Call, payload: Payload) -> None:
+        ahead, self._early = self._early, None
+        if ahead is not None and call is ahead.call:
+            return
         place = call.session if self._lasting is None else self._lasting
         place.begin(call, payload.parcel)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# What a line of more characters keeps of them.
+LONG = 240
 # Compiled at its first use.
 _PASSWORD = r"(?<=//)[^/\s:]*:[^/\s]*@|(?<=http://|ttps://)[^/\s]*@"
 
@@ -15,6 +17,14 @@ def printable(text: str) -> str:
     return "".join(
         char if char in "\n\t" or (char.isprintable() and char != "\x7f") else _escaped(char)
         for char in text
+    )
+
+
+def clipped(text: str) -> str:
+    """Return a text with the middle of its long lines left out."""
+    return "\n".join(
+        line if len(line) <= LONG else f"{line[: LONG // 2]}[...]{line[-LONG // 2 :]}"
+        for line in text.split("\n")
     )
 
 
@@ -35,4 +45,4 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
-__all__ = ["folded", "masked", "printable"]
+__all__ = ["clipped", "folded", "masked", "printable"]

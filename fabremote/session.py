@@ -23,10 +23,11 @@ from fabremote import terminals
 from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
 from fabremote.calls import Call
-from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost, RemoteException
+from fabremote.early import FIRST, Early
+from fabremote.exceptions import RemoteCancelled, RemoteException
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, release
-from fabremote.notices import LAST_WORD, LOST, UNBEGUN
+from fabremote.notices import LAST_WORD, LOST, UNBEGUN, lost
 from fabremote.outbox import Outbox, apart, soon
 from fabremote.printing import printable
 from fabremote.service import Service
@@ -51,21 +52,27 @@ class Session:
     """An agent and the calls that run through it; safe to use from several threads."""
 
     def __init__(
-        self, link: Link, label: str, python: RemotePython, rest: bytes, heartbeat: float = 0.0
+        self,
+        link: Link,
+        label: str,
+        python: RemotePython,
+        rest: bytes,
+        heartbeat: float = 0.0,
+        early: Early | None = None,
     ) -> None:
         self.label = label
         self.python = python
         self._link = link
         self._send_lock = threading.Lock()
         self._outbox = Outbox(label, self.send)
-        self._store = Store(coded=python.coded)
+        self._store = Store(coded=python.coded) if early is None else early.store
         # Own modules that this interpreter could not load: they go by value.
         self.unloadable: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._placing = threading.RLock()
         self._places = threading.Condition(self._placing)
-        self._taken = self._waiting = 0
+        self._taken, self._waiting = 0 if early is None else 1, 0
         # When the last call ended, on the monotonic clock.
         self.rested = time.monotonic()
         self._numbers = itertools.count(1)
@@ -74,7 +81,7 @@ class Session:
         self._told = False
         # Whether it was given up, as nothing was heard from it.
         self.silent = False
-        self._closed = self._broken = False
+        self._closed = self._broken = self._ending = False
         self._service: Service | None = None
         # The numbers of streams that were dropped and are being closed there.
         self.lingering: set[int] = set()
@@ -82,8 +89,10 @@ class Session:
         self.carrier: object = None
         self._decoder = wire.Decoder()
         self._pulse = Pulse(heartbeat, self.post, self._give_up)
-        self._ending = False
         self._over = threading.Event()
+        if early is not None:
+            # It is there already, and may have answered.
+            self._calls[FIRST] = early.accept(self)
         self._pulse.start()
         self._receive(rest)
         link.attend(self._receive, lambda: self._end_soon("the far side ended it"), label)
@@ -196,15 +205,14 @@ class Session:
         """Give the link up if what is large isn't sent by the deadline: the host doesn't read."""
         if deadline is None or not large:
             yield
-            return
-        with self._limited(deadline):
-            yield
+        else:
+            with self._limited(deadline):
+                yield
 
     @contextlib.contextmanager
     def _limited(self, deadline: float) -> Iterator[None]:
         """Give the link up if what is sent meanwhile hasn't gone soon after the deadline."""
-        rest = deadline - time.monotonic() + LAST_WORD
-        timer = threading.Timer(max(0.0, rest), self._break)
+        timer = threading.Timer(max(0, deadline + LAST_WORD - time.monotonic()), self._break)
         timer.daemon = True
         timer.start()
         try:
@@ -293,15 +301,7 @@ class Session:
             return RemoteCancelled(
                 f"{name} was ended: the connection to {self.label} was closed from this side."
             )
-        reason = self._lost or "it is closed"
-        if not begun:
-            return RemoteConnectionLost(
-                f"The link to {self.label} broke before {name} had begun there: {reason}.", False
-            )
-        return RemoteConnectionLost(
-            f"The link to {self.label} broke during {name}: {reason}. "
-            "Whether the call ran to its end is not known."
-        )
+        return lost(name, self.label, self._lost or "it is closed", begun)
 
     def service(self) -> Service:
         """Return the service in whose threads submitted calls handle their frames."""

@@ -13,10 +13,11 @@ from fabremote.exceptions import RemoteConnectionLost, RemoteInterpreterMissing
 from fabremote.heartbeat import CLOCK, beat
 from fabremote.links import Link, discard
 from fabremote.options import Options
-from fabremote.printing import printable
+from fabremote.printing import clipped, printable
 from fabremote.upload import FLOOR
 
 if TYPE_CHECKING:
+    from fabremote.early import Early
     from fabremote.session import Session
 
 # What a login shell may print before the agent's hello, in bytes.
@@ -27,14 +28,18 @@ SOURCE_WANTED: set[tuple[str, str | None, tuple[str, ...]]] = set()
 
 
 def start(
-    open_link: Callable[[], Link], label: str, options: Options, kill: Callable[[int], None]
+    open_link: Callable[[], Link],
+    label: str,
+    options: Options,
+    kill: Callable[[int], None],
+    early: Early | None = None,
 ) -> Session:
     """Start an agent under the interpreter that ``options`` asks for.
 
     ``kill`` ends a process on the host by its pid, should it not say hello in
-    time. Raises RemoteInterpreterMissing if there is no interpreter that can be
-    used, RemoteConnectionLost if the link breaks before its hello, and whatever
-    ``open_link`` raises.
+    time. ``early``: a call that may go ahead of the hello. Raises
+    RemoteInterpreterMissing if there is no interpreter that can be used,
+    RemoteConnectionLost if the link breaks before its hello, and whatever ``open_link`` raises.
     """
     tried: tuple[str, ...] = ()
     place = label, options.python, options.prefixes
@@ -43,10 +48,12 @@ def start(
     first = beat(options.heartbeat) if options.heartbeat else b""
     prefixes = list(options.prefixes)
     while True:
-        attempt = Start(options.python, options.py_options, prefixes, tried, coded, first)
         link = open_link()
-        greeting = Greeting(link, attempt, options)
         try:
+            attempt = Start(options.python, options.py_options, prefixes, tried, coded, first)
+            if early is not None and coded:
+                send_along(attempt, early, link)
+            greeting = Greeting(link, attempt, options, early)
             session = greeting.wait(label)
             if session is not None:
                 if coded and not attempt.coded:
@@ -57,12 +64,8 @@ def start(
             if greeting.late and pid is not None:
                 kill(pid)
             if status is None and not greeting.late and greeting.python is None:
-                noise = greeting.noise()
-                said = f" It said: {noise.rstrip('.')}." if noise else ""
-                raise RemoteConnectionLost(
-                    f"The link to {label} ended before an interpreter had started there.{said}",
-                    begun=False,
-                )
+                begun = attempt.in_doubt(status)
+                raise RemoteConnectionLost(broken(label, greeting, begun), begun)
         except BaseException:
             discard(link)
             raise
@@ -76,6 +79,13 @@ def start(
         raise missing(label, options, attempt, greeting, tried, status)
 
 
+def send_along(attempt: Start, early: Early, link: Link) -> None:
+    """Have a call go with what is sent first, if the link takes it all at once."""
+    attempt.ahead = early.frames
+    if not link.ready(len(attempt.message())):
+        attempt.ahead = b""
+
+
 class Greeting:
     """What comes from a started command until its hello, or instead of it.
 
@@ -83,8 +93,8 @@ class Greeting:
     printed. ``python``: the interpreter, if it said hello at all.
     """
 
-    def __init__(self, link: Link, attempt: Start, options: Options) -> None:
-        self._link, self._attempt, self._options = link, attempt, options
+    def __init__(self, link: Link, attempt: Start, options: Options, early: Early | None) -> None:
+        self._link, self._attempt, self._options, self._early = link, attempt, options, early
         self.late = False
         # Whether what comes no longer counts, and what closes the link then.
         self._over = False
@@ -110,14 +120,15 @@ class Greeting:
             return None
         # Not imported before the first call.
         session = importlib.import_module("fabremote.session")
+        early = self._early if self._attempt.runs_ahead(self.python) else None
         made: Session = session.Session(
-            self._link, label, self.python, rest, self._options.heartbeat
+            self._link, label, self.python, rest, self._options.heartbeat, early
         )
         return made
 
     def noise(self) -> str:
         """Return what else was printed, for a message."""
-        return printable(self._attempt.noise(self.received + b"\n" + self._link.errors()))
+        return clipped(printable(self._attempt.noise(self.received + b"\n" + self._link.errors())))
 
     def tick(self) -> None:
         """The time is up, unless there was a hello just now."""
@@ -154,6 +165,18 @@ class Greeting:
         return b""
 
 
+def broken(label: str, greeting: Greeting, doubtful: bool) -> str:
+    """Return what to say of a link that ended; ``doubtful``: after a call was sent."""
+    noise = greeting.noise()
+    said = f" It said: {noise.rstrip('.')}." if noise else ""
+    if not doubtful:
+        return f"The link to {label} ended before an interpreter had started there.{said}"
+    return (
+        f"The link to {label} ended before an interpreter there said that it runs.{said} "
+        "Whether the call, which was sent along, has run is not known."
+    )
+
+
 def missing(
     label: str,
     options: Options,
@@ -178,7 +201,8 @@ def missing(
     if greeting.late:
         why = f"{wanted} on {label} did not start within {options.start_timeout:g} seconds."
         remedy = " If it may take longer, raise start_timeout; or name another with python=."
-        return RemoteInterpreterMissing(why + said + remedy, wanted, names)
+        begun = attempt.in_doubt(status)
+        return RemoteInterpreterMissing(why + said + remedy, wanted, names, begun)
     elif options.prefixes and attempt.started(greeting.received) is None and status is not None:
         before = " && ".join(options.prefixes)
         why = f"The command before the interpreter, {before!r}, failed on {label}"

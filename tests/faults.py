@@ -29,18 +29,25 @@ class Relay:
         self._open = threading.Event()
         self._open.set()
         self._left = 0
+        self._answers = False
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
-    def hold(self, after: int = 0) -> None:
+    def hold(self, after: int = 0, answers: bool = False) -> None:
         """Carry nothing any more in either direction, and keep every link open.
 
-        ``after``: once so many bytes more have come for the server.
+        ``after``: once so many bytes more have come for the server. ``answers``: only
+        what comes from there is held.
         """
-        self._left = after
+        self._left, self._answers = after, answers
         if not after:
             self._open.clear()
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is carried now."""
+        return not self._open.is_set()
 
     def release(self) -> None:
         """Carry on; links that were held are gone."""
@@ -94,7 +101,8 @@ class Relay:
                     self._left = max(0, self._left - len(data))
                     if not self._left:
                         self._open.clear()
-                self._open.wait()
+                if not (self._answers and source is near):
+                    self._open.wait()
                 target.sendall(data)
         self._open.wait()
         with contextlib.suppress(OSError):

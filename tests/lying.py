@@ -16,6 +16,7 @@ from invoke.context import Context
 
 from fabremote.agent import wire
 from fabremote.bootstrap import this_python
+from fabremote.early import Early
 from fabremote.interpreter import Interpreter
 from fabremote.links import read_on
 from fabremote.options import Bound, Options
@@ -86,7 +87,7 @@ class LyingHost:
     def live_session(self, options: Options) -> Session | None:
         return self._session if self._session is not None and self._session.alive else None
 
-    def session(self, options: Options) -> Session:
+    def session(self, options: Options, early: Early | None = None) -> Session:
         self.link = LyingLink(self._frames, **self._settings)
         self._session = Session(self.link, self.label, this_python(), b"")
         return self._session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fabric
 import pytest
 
 from fabremote import Connection, RemoteException, ThreadingGroup
@@ -142,7 +144,7 @@ def test_a_worker_lost_with_its_nanny_is_replaced_by_adapt(client: Any, cluster:
     wait_for(lambda: name not in cluster.workers)
     # Nor does a thread here wait to feed its stdin.
     wait_for(lambda: feeding() < before)
-    assert "SIGKILL" in cluster.get_logs(scheduler=False, workers=False)["Cluster"]
+    assert "SIGKILL" in log_of(cluster)
     cluster.adapt(minimum=2, maximum=2, interval="100ms")
     wait_for(lambda: lost[name] not in workers(client) and len(workers(client)) == 2)
     assert client.submit(inc, 1, pure=False).result() == 2
@@ -176,6 +178,45 @@ def test_the_way_may_be_forwarded_and_lead_to_root(openssh: Server) -> None:
     assert value == 2
     assert address.startswith("tcp://127.0.0.1:")
     wait_for(lambda: {process.pid for process in openssh.processes()} <= before)
+
+
+def test_it_works_over_a_gateway_and_knows_what_has_ended(openssh: Server) -> None:
+    before = {process.pid for process in openssh.processes()}
+    login = {"user": openssh.user, "port": openssh.port, "connect_kwargs": openssh.connect_kwargs}
+    with fabric.Connection(openssh.hosts[0], **login) as gateway:
+        there = fabric.Connection(openssh.hosts[1], gateway=gateway, **login)
+        nowhere = Connection("127.0.0.1", port=1)
+        with FabricCluster(
+            [there, nowhere],
+            n_workers=1,
+            python=sys.executable,
+            worker_class="distributed.Worker",
+        ) as cluster:
+            with distributed.Client(cluster) as client:
+                # By default the way there leads through SSH.
+                assert client.scheduler.address.startswith("tls://127.0.0.1:")
+                assert client.submit(inc, 1).result() == 2
+                # Where none can be started, the next one goes elsewhere.
+                cluster.scale(2)
+                wait_for(lambda: "127.0.0.1:1" in log_of(cluster))
+                wait_for(lambda: len(cluster.worker_spec) == 1)
+                cluster.scale(2)
+                client.wait_for_workers(2, timeout=PATIENCE)
+                scheduler = client.run_on_scheduler(os.getpid)
+            os.kill(scheduler, signal.SIGKILL)
+            wait_for(lambda: cluster.status == distributed.Status.failed)
+            assert re.search(r"The scheduler on .* ended: .*SIGKILL", log_of(cluster))
+            with pytest.raises(RuntimeError, match="scheduler has ended"):
+                cluster.scale(3)
+            begun = time.monotonic()
+        # Dask would wait half a minute for a scheduler that isn't there.
+        assert time.monotonic() - begun < 25
+        there.close()
+    wait_for(lambda: {process.pid for process in openssh.processes()} <= before)
+
+
+def log_of(cluster: Any) -> str:
+    return str(cluster.get_logs(scheduler=False, workers=False)["Cluster"])
 
 
 def test_an_interpreter_without_dask_is_refused(group: ThreadingGroup, tmp_path: Path) -> None:

@@ -330,6 +330,9 @@ def test_the_fabfile_fails_as_its_tasks_do(environment: dict[str, str]) -> None:
     done = run(["fab", "-H", "web2", "tail-log", "--path", "/no/log"], EXAMPLES, environment)
     assert done.returncode == 1
     assert done.stderr == "web2: [Errno 2] No such file or directory: '/no/log'\n"
+    # Without a host they run here.
+    done = run(["fab", "disk", "--path", "/no/folder"], EXAMPLES, environment)
+    assert done.stderr == "here: [Errno 2] No such file or directory: '/no/folder'\n"
 
 
 def test_facts_prints_a_row_for_each_host(environment: dict[str, str]) -> None:
@@ -443,22 +446,26 @@ def test_a_database_moves_from_host_to_host(environment: dict[str, str], tmp_pat
         database.execute("create table t (n integer, text)")
         rows = [(n, f"row; {n}\nof 'many'") for n in range(20_000)]
         database.executemany("insert into t values (?, ?)", rows)
-    command = ["fab", "-c", "database", "copy", "--source", "web1", "--target", "web2"]
-    done = run([*command, "--path", str(source), "--to", str(target)], EXAMPLES, environment)
+    command = ["fab", "-c", "database", "copy", "--source", "web1", "--target"]
+    whole = ["web2", "--path", str(source), "--to", str(target)]
+    done = run([*command, *whole], EXAMPLES, environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("20003 statements copied")
     with contextlib.closing(sqlite3.connect(target)) as database:
         assert database.execute("select * from t order by n").fetchall() == rows
     before = target.read_bytes()
+    (tmp_path / "text").write_text("not a database" * 100)
     for lacking in (
-        ["--path", "/no/db", "--to", str(target)],
-        ["--path", str(source), "--to", "/no/db"],
+        ["web2", "--path", "/no/db", "--to", str(target)],
+        ["web2", "--path", str(source), "--to", "/no/db"],
+        ["web2", "--path", str(tmp_path / "text"), "--to", str(target)],
+        ["localhost:1", "--path", str(source), "--to", str(target)],
     ):
         done = run([*command, *lacking], EXAMPLES, environment)
         assert done.returncode == 1
         assert done.stderr.startswith("nothing was copied: ")
     assert target.read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "b.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "b.db", "text"]
 
 
 def test_a_model_is_trained_with_packages_and_progress(

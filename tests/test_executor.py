@@ -32,6 +32,7 @@ from fabremote import (
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteConnectionRefused,
+    RemoteException,
     RemoteExecutor,
     RemoteProcessDied,
     ShippingError,
@@ -311,6 +312,19 @@ def test_hosts_that_cant_be_had_are_dropped_and_told_of(
         ("fabremote.executor", logging.WARNING)
     ]
     assert "127.0.0.1:1 takes no more work: No SSH connection" in caplog.text
+
+
+def test_a_connection_that_is_closed_here_is_dropped_without_a_warning(
+    hosts: list[Connection], caplog: pytest.LogCaptureFixture
+) -> None:
+    with RemoteExecutor(hosts) as executor:
+        waiting = executor.submit(time.sleep, 60)
+        assert settled(waiting.running)
+        for one in hosts:
+            one.close()
+        assert settled(lambda: len(executor.dropped) == len(hosts))
+        assert isinstance(waiting.exception(30), RemoteException)
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
 def test_work_survives_a_server_that_dies(

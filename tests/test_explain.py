@@ -132,6 +132,18 @@ def test_sizes_are_those_that_travel(own: Any, sent: list[int]) -> None:
             assert 0 < sent[1] - found.repeated < 200
 
 
+def test_the_items_make_up_the_whole(own: Any) -> None:
+    found = explain(own("mine.tool").use)
+    assert any(each.kind == "fabremote" for each in found.items)
+    # Beside them, what holds them together.
+    assert 0 <= found.first - sum(each.size for each in found.items) < 600
+
+
+def test_an_interpreters_name_is_none() -> None:
+    with pytest.raises(TypeError, match=r"python='python3\.8' .*conn\.python"):
+        explain(len, "abc", python="python3.8")  # type: ignore[arg-type]
+
+
 def test_why_a_call_cannot_be_sent() -> None:
     found = explain(lambda: LOCK)
     assert found.refused is not None

@@ -72,6 +72,8 @@ def test_a_bad_option_is_no_hosts_fault(group: ThreadingGroup) -> None:
         group.python(timeout=-1)
     with pytest.raises(ValueError, match=r"max_workers=0 must be a whole number above 0"):
         ThreadingGroup("web1", max_workers=0)
+    with pytest.raises(TypeError, match="labels='no' must be True or False"):
+        ThreadingGroup("web1", labels="no")  # type: ignore[arg-type]
 
 
 def nap() -> tuple[float, float]:

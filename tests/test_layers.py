@@ -33,7 +33,18 @@ LAYERS = (
     {"futures", "heartbeat", "links", "notices", "outbox", "packets", "progress", "receiving"},
     {"refusals"},
     {"inboxes", "items"},
-    {"calls", "feeding", "messages", "service", "session", "starting", "stdin", "store", "streams"}
+    {
+        "calls",
+        "early",
+        "feeding",
+        "messages",
+        "service",
+        "session",
+        "starting",
+        "stdin",
+        "store",
+        "streams",
+    }
     | {"watching"},
     {"labels", "live", "passwords", "sudo", "summary"},
     {"shipping"},
@@ -47,7 +58,7 @@ LAYERS = (
     {"group"},
     {"decorator", "joblib", "stateful", "targets", "tasks", "wrapping"},
     {"__init__"},
-    {"dask", "dask_servers"},
+    {"dask", "dask_servers", "dask_way"},
     {"doctor", "doctor_host_key", "doctor_interpreters", "doctor_report", "__main__"},
 )
 # Beside the library: nothing of it imports these.

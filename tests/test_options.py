@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fabric
 import invoke
 import pytest
 
@@ -184,6 +185,13 @@ def test_a_text_file_is_no_interpreter(conn: Connection, tmp_path: Path, mode: i
     with pytest.raises(RemoteInterpreterMissing, match=str(path)) as caught:
         conn.python(python=str(path)).call(max, 1, 2)
     assert (caught.value.interpreter, caught.value.tried) == (str(path), (str(path),))
+
+
+def test_what_another_program_says_of_what_it_was_given_is_cut(conn: Connection) -> None:
+    with pytest.raises(RemoteInterpreterMissing, match="or name one with") as caught:
+        conn.python(python="/bin/ls").call(max, 1, 2)
+    assert "/bin/ls" in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 @needs_python2
@@ -449,6 +457,25 @@ def test_a_bad_value_is_named_before_anything_is_sent(
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
         nowhere.python(**{name: value})  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("sudo", ""), ("sudo", 0), ("wheels", "remote"), ("encoding", 8)]
+)
+def test_a_bad_value_is_told_as_it_was_given(nowhere: Connection, name: str, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{name}={value!r} must be"):
+        nowhere.python(**{name: value})  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("host", ["", "  ", "me@", ":22", "me@:22", "web1:http", None, 3])
+def test_a_connection_to_no_host_is_refused(host: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"^host={host!r} .*\[user@\]host\[:port\]"):
+        Connection(host)
+
+
+@pytest.mark.parametrize("host", ["web1", "web1:", "me@web1:22", "::1", "fe80::1%eth0"])
+def test_what_fabric_takes_for_a_host_is_one(host: str) -> None:
+    assert Connection(host).host == fabric.Connection(host).host
 
 
 def test_a_bad_value_in_the_configuration_is_named_before_anything_is_sent() -> None:

@@ -119,7 +119,8 @@ def test_a_shell_that_ends_without_a_word_is_told(
     with dial(homely, start_timeout=1.0) as c:
         with within(15), pytest.raises(RemoteConnectionLost, match=r"before .*enough") as caught:
             c.call(max, 1, 2)
-        assert not caught.value.begun
+        # An agent may have started that nobody hears.
+        assert caught.value.begun
         bashrc.write_text("")
         assert c.python(start_timeout=30).call(max, 1, 2) == 2
 

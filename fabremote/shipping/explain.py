@@ -6,7 +6,7 @@ The call is pickled as it would be, by a pickler that notes what it meets.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from fabremote.shipping.pickler import PayloadPickler
 from fabremote.shipping.sources import origin
 from fabremote.shipping.this_side import is_sent, named
 from fabremote.store import Blob
+from fabremote.upload import extra
 
 
 class Bound(Protocol):
@@ -37,7 +38,8 @@ class Item:
     """One thing that a call sends or needs there.
 
     ``kind``: "code", "global", "variable" (of a closure), "default", "class",
-    "module" (its source), "imported" (there, by name), or "argument".
+    "module" (its source), "imported" (there, by name), "argument", or
+    "fabremote" (a part of it that few calls need, sent at the first).
     ``size``: bytes, if it were sent by itself; 0 for what isn't. ``why``: the
     reason that it travels, or doesn't.
     """
@@ -95,18 +97,25 @@ def explain(
     Raises TypeError if ``fn`` can't be called.
     """
     check_callable(fn)
+    if python is not None and not hasattr(python, "plan"):
+        raise TypeError(
+            f"explain(): python={python!r:.100} must be an interpreter, as "
+            "python=conn.python(...) gives one."
+        )
     options, remote = python.plan() if python is not None else (Options(), this_python())
     noted = _Noting(options, remote)
     error = noted.run(fn, args, kwargs)
     first = repeated = 0
+    extras: Iterable[str] = ()
     try:
         payload = dump(fn, args, kwargs, options, remote)
     except ShippingError as refusal:
         error = refusal
     else:
+        extras = payload.parcel.extras
         first = payload.size(remote.coded)
         repeated = sum(memoryview(piece).nbytes for piece in payload.parcel.pieces)
-    items = tuple(noted.items(args, kwargs))
+    items = (*noted.items(args, kwargs), *_parts(extras, remote.coded))
     refused = None if error is None else str(error)
     return Explanation(name_of(fn), str(remote), items, first, repeated, refused)
 
@@ -250,6 +259,12 @@ def _sources(scope: Scope, needed: Mapping[str, None]) -> Iterator[Item]:
         else:
             why = f"the package of {inside[0]}" if inside else "needed"
         yield Item("module", name, len(source.blob.data), why)
+
+
+def _parts(names: Iterable[str], coded: bool) -> Iterator[Item]:
+    """Yield the parts of the agent that the call has it get."""
+    for name in names:
+        yield Item("fabremote", name, len(extra(name, coded)), "of the agent, which has it then")
 
 
 def _why_imported(name: str, modules: Modules) -> str:
