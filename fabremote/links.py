@@ -130,7 +130,7 @@ class ChannelLink:
     def receive(self) -> bytes:
         try:
             return self._channel.recv(CHUNK)
-        except OSError:
+        except (OSError, EOFError, SSHException):
             return b""
 
     def finish(self) -> None:

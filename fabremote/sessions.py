@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import weakref
@@ -37,7 +38,7 @@ class Sessions:
         self._live: dict[tuple[Any, ...], Session] = {}
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
         # Starts that took all their time in vain: when they ended, on the monotonic clock.
-        self._late: dict[tuple[Any, ...], tuple[float, RemoteInterpreterMissing]] = {}
+        self._late: dict[tuple[Any, ...], tuple[float, Callable[[], Exception]]] = {}
         # The connection's sessions: agents, Fabric's commands, SFTP.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         # The options where none are given, by the class of the context.
@@ -56,7 +57,7 @@ class Sessions:
             if session is None:
                 ended, late = self._late.get(key, (came, None))
                 if late is not None and ended > came:
-                    raise late
+                    raise late()
                 session = self._made(key, options, make)
                 session.carrier = carrier
                 with self.lock:
@@ -72,7 +73,9 @@ class Sessions:
         except RemoteInterpreterMissing as error:
             now = time.monotonic()
             if now - began >= options.start_timeout:
-                self._late[key] = now, error
+                # Anew for each, and without what this one was raised amid.
+                again = str(error), error.interpreter, error.tried
+                self._late[key] = now, functools.partial(RemoteInterpreterMissing, *again)
             raise
 
     def live(self, options: Options, carrier: Any) -> Session | None:
