@@ -25,7 +25,7 @@ def test(c: Context) -> None:
 
 # The tests of faults, by file, the longest first: two processes share them out. What takes
 # minutes, whatever the machine, is apart.
-FAULTS = ("life", "faults", "stages", "surroundings", "heartbeat", "begun", "limits")
+FAULTS = ("life", "faults", "leftovers", "stages", "surroundings", "heartbeat", "begun", "limits")
 MINUTES = ("minutes",)
 
 

@@ -1,31 +1,37 @@
-"""How soon nothing runs any more for a call that is over, and what the heartbeat costs a call."""
+"""How soon nothing runs for a call that is over or cut off, and what the heartbeat costs."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
-import statistics
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.host import Host
 from benchmarks.measure import Row, medians, take_turns, times_row
-from fabremote import Connection, RemoteTimeout
+from fabremote import Connection, RemoteConnectionLost, RemoteTimeout
 from fabremote.connection import Config
 from fabremote.demo import processes
 
 ROUNDS = 30
 EACH = 20
 TIMES = 15
+SILENCES = 5
+BEAT = 0.5
 # What may be asked for, in seconds.
 AFTER_AN_END = 0.5
 AFTER_A_DEATH = 2.0
+# A link is given up after three signs of life that don't come.
+AFTER_SILENCE = 3 * BEAT + 2.0
 
 CALLER = """
 import sys
@@ -58,10 +64,13 @@ def measure(host: Host) -> list[Row]:
 
     with connection(15) as usual, connection(0.2) as quick, connection(0) as without:
         rows = _cost({"usual": usual, "quick": quick, "without": without})
+        usual.call(len, "abc")  # starts the agent of the calls to come
         for what, end in (("timeout", _at_timeout), ("cancel", _at_cancel)):
             once = functools.partial(end, usual)
             rows.append(_row(f"gone after a {what}", once, AFTER_AN_END))
     rows.append(_row("gone after the caller's death", lambda: _at_death(host), AFTER_A_DEATH))
+    what = f"given up by both ends after silence, heartbeat of {BEAT:g} s"
+    rows.append(_row(what, lambda: _at_silence(host), AFTER_SILENCE, SILENCES))
     return rows
 
 
@@ -105,9 +114,9 @@ def _busy(agent: int) -> float:
     return time.process_time() + int(nanoseconds) / 1e9
 
 
-def _row(what: str, once: Callable[[], float], limit: float) -> Row:
-    seconds = [once() for _ in range(TIMES)]
-    return times_row(f"{what}, median", statistics.median(seconds), "limit", limit, at_most=1)
+def _row(what: str, once: Callable[[], float], limit: float, times: int = TIMES) -> Row:
+    longest = max(once() for _ in range(times))
+    return times_row(f"{what}, longest of {times}", longest, "limit", limit, at_most=1)
 
 
 def _at_timeout(connection: Connection) -> float:
@@ -149,6 +158,61 @@ def _at_death(host: Host) -> float:
         gone = _gone(pids)
         caller.wait()
         return gone - began
+
+
+def _at_silence(host: Host) -> float:
+    """Return how long after a link carries nothing any more both ends have given it up."""
+    server = host.server
+    carries = threading.Event()
+    carries.set()
+    target = server.hosts[0], server.port
+    with tempfile.TemporaryDirectory() as folder, _relay(target, carries) as port:
+        path = Path(folder, "pids")
+        config = Config(overrides={"remotely": {"heartbeat": BEAT}})
+        place: dict[str, Any] = {"port": port, "connect_kwargs": server.connect_kwargs}
+        with Connection("127.0.0.1", server.user, config=config, **place) as connection:
+            future = connection.python().submit(stubborn, str(path))
+            pids = _pids(path)
+            carries.clear()
+            began = time.monotonic()
+            _gone(pids)
+            if not isinstance(future.exception(60), RemoteConnectionLost):
+                raise RuntimeError("the link was not lost")
+            seconds = time.monotonic() - began
+            carries.set()
+        return seconds
+
+
+@contextlib.contextmanager
+def _relay(target: tuple[str, int], carries: threading.Event) -> Iterator[int]:
+    """Serve a port whose one connection goes to ``target`` while ``carries`` is set."""
+    ends: list[socket.socket] = []
+
+    def carry(source: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 18):
+                carries.wait()
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        ends.append(listener.accept()[0])
+        ends.append(socket.create_connection(target))
+        for pair in (ends, ends[::-1]):
+            threads.append(threading.Thread(target=carry, args=pair))
+            threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
+        yield listener.getsockname()[1]
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()
+    for end in ends:
+        end.close()
 
 
 def _pids(path: Path) -> list[int]:

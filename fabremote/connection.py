@@ -22,7 +22,7 @@ from fabremote.links import ChannelLink, Link, ProcessLink, order
 from fabremote.options import Options, PythonOptions
 from fabremote.persistence import persist
 from fabremote.refusals import refused
-from fabremote.sessions import bound, is_refusal, sessions_of
+from fabremote.sessions import bound, in_turn, is_refusal, renewed, renewed_sftp, sessions_of
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
 from fabremote.sudo import Asker, enter, kill_by
@@ -180,7 +180,9 @@ class RemoteHost:
     def _channel(self, transport: Any, limit: float) -> Link:
         try:
             with told_by_errors():
-                link = ChannelLink(self.context.create_session(), self.label, limit)
+                context: Any = self.context
+                begin = super(RemoteCalls, context).create_session  # type: ignore[misc]
+                link = ChannelLink(in_turn(context, begin), self.label, limit)
         except (OSError, SSHException, EOFError) as error:
             if isinstance(error, EOFError):
                 transport.close()  # It is broken, though its own thread may not know yet.
@@ -233,17 +235,15 @@ class RemoteCalls(Calls):
         super().close()  # type: ignore[misc]
 
     def create_session(self) -> Any:
-        """Return a new session channel, as Fabric does; wait for one if sshd allows no more."""
-        return self._in_turn(super().create_session)  # type: ignore[misc]
+        """Return a new session channel, as Fabric does; wait for one if sshd allows no more.
+
+        A connection that turns out to be broken is opened again.
+        """
+        return renewed(self, super().create_session)  # type: ignore[misc]
 
     def sftp(self) -> Any:
-        """Return the connection's SFTP client, as Fabric does, likewise."""
-        return self._in_turn(super().sftp)  # type: ignore[misc]
-
-    def _in_turn(self, begin: Callable[[], Any]) -> Any:
-        context: Any = self
-        context.open()
-        return sessions_of(context).in_turn(begin, float(remotely(context)["start_timeout"]))
+        """Return the connection's SFTP client, as Fabric does, likewise; another if it ended."""
+        return renewed_sftp(self, super().sftp)  # type: ignore[misc]
 
 
 class LocalCalls(Calls):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from paramiko import Channel, ChannelException, SSHException
 
+from fabremote.configuration import remotely
 from fabremote.exceptions import RemoteInterpreterMissing
 from fabremote.options import Bound, Options
 from fabremote.outbox import apart
@@ -153,6 +154,36 @@ def _begun(begin: Callable[[], Any]) -> Any:
     return made.pop()
 
 
+def in_turn(connection: Any, begin: Callable[[], Any]) -> Any:
+    """Begin a session of an open connection in its turn, see `Sessions.in_turn`."""
+    connection.open()
+    limit = float(remotely(connection)["start_timeout"])
+    return sessions_of(connection).in_turn(begin, limit)
+
+
+def renewed(connection: Any, begin: Callable[[], Any]) -> Any:
+    """Likewise; where the connection turns out to be broken, over a new one, once."""
+    sessions = sessions_of(connection)
+    closings = sessions.closings
+    connection.open()
+    transport = connection.transport
+    try:
+        return in_turn(connection, begin)
+    except EOFError:
+        if sessions.closings != closings:
+            raise
+        transport.close()  # Its own thread doesn't know yet. Nothing has been run.
+        return in_turn(connection, begin)
+
+
+def renewed_sftp(connection: Any, begin: Callable[[], Any]) -> Any:
+    """Likewise for the SFTP client that Fabric keeps; one whose session ended is forgotten."""
+    client = connection._sftp
+    if client is not None and client.get_channel().closed:
+        connection._set(_sftp=None)
+    return renewed(connection, begin)
+
+
 def is_refusal(error: Exception) -> bool:
     """Return whether sshd refused a session, as it does beyond MaxSessions."""
     # paramiko tells one thread why; of two that were refused at once, the other hears this.
@@ -186,4 +217,4 @@ def bound(context: Any, given: Mapping[str, Any]) -> Bound:
     return kept.get(type(context)) or kept.setdefault(type(context), Bound(context, {}))
 
 
-__all__ = ["Sessions", "bound", "is_refusal", "sessions_of"]
+__all__ = ["Sessions", "bound", "in_turn", "is_refusal", "renewed", "renewed_sftp", "sessions_of"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +30,7 @@ distributed = pytest.importorskip("distributed")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from fabremote.dask import FabricCluster
+    from fabremote.dask_way import Way
 
 PATIENCE = 30.0
 pytestmark = [
@@ -213,6 +216,43 @@ def test_it_works_over_a_gateway_and_knows_what_has_ended(openssh: Server) -> No
         assert time.monotonic() - begun < 25
         there.close()
     wait_for(lambda: {process.pid for process in openssh.processes()} <= before)
+
+
+def all_of(one: socket.socket, size: int) -> bytes:
+    found = bytearray()
+    while len(found) < size and (piece := one.recv(1 << 16)):
+        found += piece
+    return bytes(found)
+
+
+def test_the_way_to_a_scheduler_outlives_a_refusal(openssh: Server) -> None:
+    sent = random.Random(1).randbytes(1_000_000)
+    with connect(openssh) as c, socket.socket() as server:
+        c.open()
+        server.bind(("127.0.0.1", 0))
+        way = Way(c, *server.getsockname())
+        here = ("127.0.0.1", way.port)
+        # Nobody listens yet: who connects is disconnected.
+        with socket.create_connection(here, PATIENCE) as one:
+            assert one.recv(1) == b""
+        server.listen()
+        with socket.create_connection(here, PATIENCE) as one:
+            there = server.accept()[0]
+            with there:
+                one.sendall(sent)
+                assert all_of(there, len(sent)) == sent
+                there.sendall(sent[::-1])
+                assert all_of(one, len(sent)) == sent[::-1]
+            # Its end is passed on, and so is that of the way.
+            assert one.recv(1) == b""
+        with socket.create_connection(here, PATIENCE) as one, server.accept()[0]:
+            way.close()
+            assert one.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(here, PATIENCE)
+        wait_for(
+            lambda: not any(t.name.startswith("fabremote-way") for t in threading.enumerate())
+        )
 
 
 def log_of(cluster: Any) -> str:

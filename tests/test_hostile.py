@@ -818,6 +818,19 @@ def test_there_are_enough_of_them() -> None:
     assert len({data for _, data in ALL}) > 1000
 
 
+def test_every_opcode_that_calls_builds_or_extends_is_among_them() -> None:
+    """Of those written by hand: each of these is read, not only in a text."""
+    used = set()
+    for _, data in [*global_pickles(), *OPCODES, *own_tag_pickles()]:
+        try:
+            used.update(opcode.name for opcode, _, _ in pickletools.genops(data))
+        except Exception:
+            continue  # not well formed from some place on
+    calls = "REDUCE NEWOBJ NEWOBJ_EX INST OBJ BUILD GLOBAL STACK_GLOBAL EXT1 EXT2 EXT4 PERSID"
+    fills = "BINPERSID APPEND APPENDS SETITEM SETITEMS ADDITEMS NEXT_BUFFER READONLY_BUFFER"
+    assert used >= {*calls.split(), *fills.split()}
+
+
 @pytest.mark.parametrize("data", numbered(ALL))
 def test_a_hostile_value_is_refused_or_harmless(data: bytes) -> None:
     check_refused_or_harmless(data)

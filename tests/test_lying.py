@@ -72,6 +72,8 @@ LIES: dict[str, tuple[bytes, Any]] = {
     "more than nothing": (frame(REPLY, wire.NUMBER.pack(0) + b"V"), RemoteConnectionLost),
     "no answer at all": (answer(b""), RemoteConnectionLost),
     "an unknown answer": (answer(b"?"), ResultError),
+    "the largest length": (frame(REPLY, wire.NUMBER.pack(1 << 30)) + done(), RemoteProcessDied),
+    "a length just beyond": (frame(REPLY, wire.NUMBER.pack((1 << 30) + 1)) + done(), ResultError),
     "a length beyond the limit": (frame(REPLY, b"\xff" * 8) + done(), ResultError),
     "a request of no kind": (frame(wire.ASK, b"exec\0x") + FIVE, 5),
     "a request that is no text": (frame(wire.ASK, b"\xff\xfe\0\xff") + FIVE, 5),

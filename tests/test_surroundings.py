@@ -213,6 +213,19 @@ def test_a_binary_that_cannot_run_is_told(openssh: Server, tmp_path: Path, conte
         assert c.call(max, 1, 2) == 2
 
 
+def test_a_host_without_python_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "sh").symlink_to("/bin/sh")
+    with host(tmp_path / "s", env={"PATH": str(folder)}) as server, dial(server) as c:
+        for begin in (c.call, c.python().submit):
+            with within(25), pytest.raises(RemoteInterpreterMissing) as caught:
+                begin(max, 1, 2)
+            assert caught.value.tried == ("python{}.{}".format(*sys.version_info), "python3")
+        assert c.run("echo here", hide=True, in_stream=False).stdout == "here\n"
+        assert c.python(python=PYTHON).call(max, 1, 2) == 2
+
+
 # Surroundings of the interpreter
 
 
@@ -330,6 +343,15 @@ def test_little_memory_is_enough_or_told(openssh: Server, size: int) -> None:
         ):
             assert c.python(python=under(f"ulimit -v {size}"), hide=True).call(max, 1, 2) == 2
         assert c.call(max, 1, 2) == 2
+
+
+def test_an_argument_for_which_memory_is_short_is_told(openssh: Server) -> None:
+    with dial(openssh) as c:
+        py = c.python(python=under("ulimit -v 100000"), hide=True)
+        agent = py.call(os.getppid)
+        with within(25), pytest.raises(RemoteProcessDied, match="MemoryError"):
+            py.call(len, bytes(110 << 20))
+        assert py.call(os.getppid) == agent
 
 
 # A user that nobody else has here, so that only these processes count.
