@@ -183,8 +183,8 @@ class RemoteHost:
                 context: Any = self.context
                 begin = super(RemoteCalls, context).create_session  # type: ignore[misc]
                 link = ChannelLink(in_turn(context, begin), self.label, limit)
-        except (OSError, SSHException, EOFError) as error:
-            if isinstance(error, EOFError):
+        except (OSError, SSHException, EOFError, UnicodeError) as error:
+            if isinstance(error, (EOFError, UnicodeError)):
                 transport.close()  # It is broken, though its own thread may not know yet.
             why = (str(error) or type(error).__name__).rstrip(".")
             text = f"No session could be opened on {self.label}: {why}."

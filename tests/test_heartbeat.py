@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -339,3 +341,74 @@ def test_keys_that_are_never_renewed_end_the_call(openssh: Server) -> None:
             c.call(take, os.urandom(1 << 20))
         relay.release()
         assert c.call(max, 1, 2) == 2
+
+
+# Put before the C library: the clock goes an hour ahead until there is a file.
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static long ahead(void)
+{
+    const char *path = getenv("CLOCK_SET_BACK");
+    return path && access(path, F_OK) == 0 ? 0 : 3600;
+}
+
+int clock_gettime(clockid_t id, struct timespec *now)
+{
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(id, now);
+    if (!failed && id == CLOCK_REALTIME)
+        now->tv_sec += ahead();
+    return failed;
+}
+
+time_t time(time_t *into)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (into)
+        *into = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+
+BOTH_CLOCKS = """
+c.config.remotely.heartbeat = 2
+python = "env LD_PRELOAD=%s CLOCK_SET_BACK=%s %s" % (
+    os.environ["LD_PRELOAD"], path, sys.executable)
+py = c.python(python=python)
+agent, here, there = py.call(os.getppid), time.time(), py.call(time.time)
+future = py.submit(time.sleep, 1)
+open(path, "w").close()
+assert time.time() < here - 3000 and py.call(time.time) < there - 3000
+begun = time.monotonic()
+try:
+    c.python(python=python, timeout=0.5).call(time.sleep, 60)
+except Exception as error:
+    print(type(error).__name__)
+print(future.result(20), py.call(os.getppid) == agent, time.monotonic() - begun < 20)
+print(c.run("echo here", hide=True, in_stream=False).stdout, end="")
+c.close()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="preloading is tried on Linux")
+def test_clocks_set_back_on_both_sides_hold_up_nothing(
+    openssh: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler on this machine")
+    library = tmp_path / "clock.so"
+    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", library, "-ldl"]
+    subprocess.run(command, input=CLOCK, text=True, check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("CLOCK_SET_BACK", str(tmp_path / "back"))
+    with script(openssh, tmp_path / "back", BOTH_CLOCKS) as process:
+        expected = "RemoteTimeout\nNone True True\nhere\n"
+        assert process.communicate(timeout=40) == (expected, "")
