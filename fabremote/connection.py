@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import getpass
@@ -19,7 +18,7 @@ from fabremote import option_values, sockets, verification
 from fabremote.configuration import REMOTELY_DEFAULTS, check_tables, remotely
 from fabremote.exceptions import RemoteCancelled, RemoteConnectionLost
 from fabremote.interpreter import Interpreter
-from fabremote.links import ChannelLink, Link, ProcessLink
+from fabremote.links import ChannelLink, Link, ProcessLink, order
 from fabremote.options import Options, PythonOptions
 from fabremote.persistence import persist
 from fabremote.refusals import refused
@@ -27,7 +26,7 @@ from fabremote.sessions import bound, in_turn, is_refusal, renewed, renewed_sftp
 from fabremote.ssh_log import told_by_errors
 from fabremote.starting import start
 from fabremote.sudo import Asker, enter, kill_by
-from fabremote.transports import FastTransport
+from fabremote.transports import RenewingTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -138,7 +137,7 @@ class RemoteHost:
         sessions = sessions_of(connection)
         with sessions.opening:
             transport = self._open(connection)
-        opener = functools.partial(self._channel, transport)
+        opener = functools.partial(self._channel, transport, options.start_timeout)
         kill: Callable[[int], None] = self._kill
         if options.sudo:
             opener = functools.partial(enter, opener, options, self._asker())
@@ -147,13 +146,10 @@ class RemoteHost:
         return sessions.get(options, transport, begin)
 
     def _kill(self, pid: int) -> None:
-        with contextlib.suppress(OSError, SSHException, EOFError):
-            # At once or not at all.
-            channel = fabric.Connection.create_session(self.context)
-            # It leads its session's processes, if a login shell didn't come in between.
-            channel.exec_command(f"kill -9 -{pid} || kill -9 {pid}")
-            channel.status_event.wait(CHANNEL_TIMEOUT)
-            channel.close()
+        # At once or not at all.
+        begin = functools.partial(fabric.Connection.create_session, self.context)
+        # It leads its session's processes, if a login shell didn't come in between.
+        order(begin, f"kill -9 -{pid} || kill -9 {pid}")
 
     def _asker(self) -> Asker:
         batch = bool(getattr(vars(self.context).get("_fabremote_ssh"), "batch", False))
@@ -181,14 +177,14 @@ class RemoteHost:
             transport.fabremote_hurried = True
         return transport
 
-    def _channel(self, transport: Any) -> Link:
+    def _channel(self, transport: Any, limit: float) -> Link:
         try:
             with told_by_errors():
                 context: Any = self.context
                 begin = super(RemoteCalls, context).create_session  # type: ignore[misc]
-                link = ChannelLink(in_turn(context, begin), self.label)
-        except (OSError, SSHException, EOFError) as error:
-            if isinstance(error, EOFError):
+                link = ChannelLink(in_turn(context, begin), self.label, limit)
+        except (OSError, SSHException, EOFError, UnicodeError) as error:
+            if isinstance(error, (EOFError, UnicodeError)):
                 transport.close()  # It is broken, though its own thread may not know yet.
             why = (str(error) or type(error).__name__).rstrip(".")
             text = f"No session could be opened on {self.label}: {why}."
@@ -315,18 +311,22 @@ class Connection(RemoteCalls, fabric.Connection):
             return result
 
     def _open_behind(self) -> Any:
+        given = self.connect_kwargs
+        self._set(connect_kwargs={"transport_factory": RenewingTransport, **given})
         try:
             return super().open()
         except BaseException:
             # Through a gateway a channel would be left.
             sockets.let_go(self.client)
             raise
+        finally:
+            self._set(connect_kwargs=given)
 
     def _open_promptly(self) -> Any:
         given = self.connect_kwargs
         sock = self.make_socket()
         # Fabric has no way to pass a socket but these, which stay the caller's.
-        made = {"transport_factory": FastTransport, **given, "sock": sock}
+        made = {"transport_factory": RenewingTransport, **given, "sock": sock}
         self._set(connect_kwargs=made)
         try:
             return super().open()

@@ -31,7 +31,7 @@ _NAMES = ("python", "python[23]", "python[23].[0-9]", "python[23].[0-9][0-9]")
 def find_interpreters(connection: fabric.Connection) -> list[Found]:
     """Return the interpreters on the PATH there, in its order, each asked for its version."""
     marker = secrets.token_hex(16)
-    link = ChannelLink(connection.create_session(), str(connection.host))
+    link = ChannelLink(connection.create_session(), str(connection.host), PROBE_TIMEOUT)
     timer = threading.Timer(PROBE_TIMEOUT, link.close)
     timer.daemon = True
     timer.start()

@@ -40,7 +40,8 @@ class Feeder:
         self._failed = failed
         self._ending = ending
         self._room = wire.WINDOW
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._stopped = self._used = False
         self._descriptor = _awaited(stream)
         self._wake = os.pipe() if self._descriptor is not None else ()
@@ -49,7 +50,7 @@ class Feeder:
 
     def taken(self, count: int) -> None:
         """Note that the far side has written ``count`` bytes to the function's stdin."""
-        with self._changed:
+        with self._lock:
             self._room = min(self._room + count, wire.WINDOW)
             self._changed.notify_all()
 
@@ -60,7 +61,7 @@ class Feeder:
 
     def stop(self) -> None:
         """End the thread; a stream without a descriptor may hold it in a read until its next."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self._changed.notify_all()
         if not self._wake:
@@ -95,7 +96,7 @@ class Feeder:
             last = data[-1:]
 
     def _forward(self, data: bytes) -> None:
-        with self._changed:
+        with self._lock:
             self._room -= len(data)
         for start in range(0, len(data), wire.MAX_DATA):
             self._send(data[start : start + wire.MAX_DATA])
@@ -107,7 +108,7 @@ class Feeder:
             self._send(self._ending * 2 if twice else self._ending)
 
     def _wait_for_room(self) -> bool:
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._room > 0 or self._stopped)
             return not self._stopped
 

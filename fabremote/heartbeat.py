@@ -21,7 +21,8 @@ class Clock:
     """Ticks in one thread, which runs as long as there is somebody to tick for."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         # Each one's pace and when its next tick is due, in seconds, the latter monotonic.
         self._paces: dict[Ticking, float] = {}
         self._due: dict[Ticking, float] = {}
@@ -29,7 +30,7 @@ class Clock:
 
     def add(self, one: Ticking, pace: float) -> None:
         """Tick for ``one`` every ``pace`` seconds."""
-        with self._changed:
+        with self._lock:
             self._paces[one] = pace
             self._due[one] = time.monotonic() + pace
             if self._thread is None:
@@ -40,14 +41,14 @@ class Clock:
 
     def remove(self, one: Ticking) -> None:
         """Tick for it no more."""
-        with self._changed:
+        with self._lock:
             self._paces.pop(one, None)
             self._due.pop(one, None)
             self._changed.notify()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._due:
                     self._thread = None
                     return

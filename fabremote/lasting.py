@@ -47,7 +47,8 @@ class Lasting:
         self._options = options
         self._memory = Memory()
         self._dumping = threading.Lock()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._open: set[int] = set()
         self._reason = self._end = ""
         self._stream: weakref.ref[Call] | None = None
@@ -106,7 +107,7 @@ class Lasting:
         """Send a call, once not too many wait there."""
         small = len(parcel.pieces) == 1
         try:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: len(self._open) < (AHEAD if small else 1))
                 self._open.add(call.number)
         except BaseException:
@@ -120,7 +121,7 @@ class Lasting:
 
     def left(self, call: Call) -> None:
         """A call has ended; note why, if the process has with it."""
-        with self._changed:
+        with self._lock:
             self._open.discard(call.number)
             self._changed.notify_all()
             if call.begun and call.failure is not None and not self._reason:
@@ -161,7 +162,7 @@ class Lasting:
         self._stream = weakref.ref(call)
 
     def _finished(self, outcome: Outcome) -> None:
-        with self._changed:
+        with self._lock:
             # A call that it ended with tells more.
             self._end = _how(outcome.error) if outcome.error is not None else ""
         self._ended.set()

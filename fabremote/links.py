@@ -17,7 +17,8 @@ from paramiko.common import cMSG_CHANNEL_WINDOW_ADJUST
 
 from fabremote.agent import wire
 from fabremote.bootstrap import COMMAND
-from fabremote.outbox import Outbox
+from fabremote.heartbeat import CLOCK
+from fabremote.outbox import Outbox, soon
 from fabremote.packets import Packets, Told
 
 CHUNK = 1 << 18
@@ -27,6 +28,8 @@ LAST_DATA = 0.2
 KEPT_ERRORS = 1 << 14
 # How long saying that a channel is closed may take, in seconds.
 SAYING = 5.0
+# How long a command that is run by the way is waited for, in seconds.
+BY_THE_WAY = 10.0
 
 
 class Link(Protocol):
@@ -70,9 +73,12 @@ class Link(Protocol):
 
 
 class ChannelLink:
-    """A session channel of an open SSH connection."""
+    """A session channel of an open SSH connection.
 
-    def __init__(self, channel: Channel, label: str) -> None:
+    sshd has ``limit`` seconds to answer; SSHException is raised if it doesn't.
+    """
+
+    def __init__(self, channel: Channel, label: str, limit: float) -> None:
         self._channel = channel
         channel.in_buffer, channel.in_stderr_buffer = Packets(), Packets()
         channel.status_event = Told(self._has_exited)
@@ -83,16 +89,39 @@ class ChannelLink:
         # Apart: between the hello and the frames it would come amid them.
         self._errors, self._errors_end = b"", threading.Event()
         channel.in_stderr_buffer.push(self._take_error, self._errors_end.set)
-        channel.exec_command(COMMAND)
+        self._limit, self._late = limit, False
+        self._begin()
         # Whole packets, of which paramiko keeps some bytes for itself.
         packet = channel.out_max_packet_size - 64
         self.unit = max(1, wire.MAX_DATA // packet) * packet
+
+    def _begin(self) -> None:
+        # paramiko waits for ever, even where the link is dead.
+        CLOCK.add(self, self._limit)
+        try:
+            self._channel.exec_command(COMMAND)
+        except BaseException as error:
+            self.close()
+            if self._late:
+                text = f"its sshd did not answer in {self._limit:g} seconds"
+                raise SSHException(text) from error
+            raise
+        finally:
+            CLOCK.remove(self)
+
+    def tick(self) -> None:
+        """The time for sshd to answer is up."""
+        CLOCK.remove(self)
+        self._late = True
+        # Not the connection: others may run over it, who notice by themselves if it is dead.
+        soon(self.close)
 
     def send(self, data: bytes | memoryview) -> None:
         # sendall() re-slices bytes at every packet; a memoryview costs nothing.
         try:
             self._channel.sendall(memoryview(data))  # type: ignore[arg-type]
-        except EOFError as error:  # which is what paramiko makes of a broken connection
+        except (EOFError, SSHException) as error:
+            # What paramiko makes of a broken connection, and of keys that aren't renewed in time.
             raise ConnectionResetError("the SSH connection is broken") from error
 
     def ready(self, size: int) -> bool:
@@ -101,7 +130,7 @@ class ChannelLink:
     def receive(self) -> bytes:
         try:
             return self._channel.recv(CHUNK)
-        except OSError:
+        except (OSError, EOFError, SSHException):
             return b""
 
     def finish(self) -> None:
@@ -286,6 +315,22 @@ def parts(link: Link, piece: bytes | memoryview) -> Iterator[memoryview]:
         yield view[start : start + step]
 
 
+def order(open_channel: Callable[[], Channel], command: str) -> None:
+    """Have a command run, and wait for its end, unless that takes long."""
+
+    def run() -> None:
+        with contextlib.suppress(OSError, SSHException, EOFError):
+            channel = open_channel()
+            channel.exec_command(command)
+            channel.status_event.wait(BY_THE_WAY)
+            channel.close()
+
+    # paramiko waits for ever where the host says nothing.
+    ordering = threading.Thread(target=run, name="fabremote-link", daemon=True)
+    ordering.start()
+    ordering.join(BY_THE_WAY)
+
+
 def release(link: Any) -> None:
     """Let go of what a link still holds after its reader has ended."""
     if isinstance(link, ProcessLink):
@@ -298,4 +343,13 @@ def discard(link: Any) -> None:
     release(link)
 
 
-__all__ = ["ChannelLink", "Link", "ProcessLink", "discard", "parts", "read_on", "release"]
+__all__ = [
+    "ChannelLink",
+    "Link",
+    "ProcessLink",
+    "discard",
+    "order",
+    "parts",
+    "read_on",
+    "release",
+]

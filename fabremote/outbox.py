@@ -68,6 +68,11 @@ class Outbox:
             self._thread.join(timeout)
 
 
+def soon(work: Callable[[], object], name: str = "fabremote-link") -> None:
+    """Have ``work`` done in a thread of its own, of this name: it may take a moment."""
+    threading.Thread(target=work, name=name, daemon=True).start()
+
+
 def apart(work: Callable[[], None]) -> None:
     """Do ``work`` where no Ctrl-C can cut an SSH packet in two, and wait for its end.
 
@@ -94,4 +99,4 @@ def apart(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
-__all__ = ["Outbox", "apart"]
+__all__ = ["Outbox", "apart", "soon"]

@@ -18,7 +18,10 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
 
     def __init__(self) -> None:
         super().__init__()
-        self._changed = threading.Condition()
+        # A lock of its own: where a signal handler raises as a Condition is entered, that
+        # stays locked, and the connection's thread would wait for it for ever.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._packets: deque[bytes] = deque()
         self._readable: threading.Event | None = None
         self._ended = False
@@ -32,7 +35,7 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
         """
         # All without the lock: whoever closes the channel may hold its own, which taking needs.
         while True:
-            with self._changed:
+            with self._lock:
                 if not self._packets:
                     self._take, self._end = take, end
                     ended = self._ended
@@ -44,14 +47,16 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
 
     def set_event(self, event: threading.Event) -> None:
         """Have an event be set while there is something to read, or the end."""
-        with self._changed:
+        with self._lock:
             self._readable = event
             self._tell()
 
     def feed(self, data: bytes) -> None:
         """Take in a packet's bytes."""
-        with self._changed:
+        with self._lock:
             take = self._take
+            if self._ended:
+                return  # Nobody waits for it, and who sends it may go on for ever.
             if take is None and data:
                 self._packets.append(data)
                 self._tell()
@@ -67,7 +72,7 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
 
         Raises PipeTimeout after ``timeout`` seconds.
         """
-        with self._changed:
+        with self._lock:
             if not self._changed.wait_for(lambda: self._packets or self._ended, timeout):
                 raise PipeTimeout
             data = self._packets.popleft() if self._packets else b""
@@ -79,7 +84,7 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
 
     def empty(self) -> bytes:
         """Take all there is to read."""
-        with self._changed:
+        with self._lock:
             data = b"".join(self._packets)
             self._packets.clear()
             self._tell()
@@ -87,7 +92,7 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
 
     def close(self) -> None:
         """Take nothing more: what there is can still be read."""
-        with self._changed:
+        with self._lock:
             first, self._ended = not self._ended, True
             end = self._end
             self._tell()
@@ -95,7 +100,7 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
             end()
 
     def __len__(self) -> int:
-        with self._changed:
+        with self._lock:
             return sum(map(len, self._packets))
 
     def _tell(self) -> None:

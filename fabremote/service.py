@@ -27,7 +27,8 @@ class Service:
 
     def __init__(self, label: str) -> None:
         self._pool = concurrent.futures.ThreadPoolExecutor(WORKERS, f"fabremote-service-{label}")
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._deadlines: dict[Call, float] = {}
         self._stopped = False
         self._clock: threading.Thread | None = None
@@ -71,7 +72,7 @@ class Service:
 
     def stop(self) -> None:
         """Take no more; what was delivered is still handled."""
-        with self._changed:
+        with self._lock:
             self._stopped = True
             self._changed.notify_all()
         self._pool.shutdown(wait=False)
@@ -86,7 +87,7 @@ class Service:
 
     def ended(self, call: Call) -> None:
         """The call needs no deadline any more."""
-        with self._changed:
+        with self._lock:
             self._deadlines.pop(call, None)
             self._changed.notify_all()
 
@@ -95,7 +96,7 @@ class Service:
         self._watch(call, time.monotonic() + LAST_WORD)
 
     def _watch(self, call: Call, deadline: float) -> None:
-        with self._changed:
+        with self._lock:
             self._deadlines[call] = deadline
             if self._clock is None:
                 name = f"fabremote-service-{self._label}-clock"
@@ -105,7 +106,7 @@ class Service:
 
     def _tick(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if self._stopped and not self._deadlines:
                     return
                 now = time.monotonic()

@@ -28,7 +28,7 @@ from fabremote.exceptions import RemoteCancelled, RemoteException
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, parts, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN, lost
-from fabremote.outbox import Outbox, apart
+from fabremote.outbox import Outbox, apart, soon
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
@@ -71,7 +71,8 @@ class Session:
         self.unloadable: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
-        self._places = threading.Condition()
+        self._placing = threading.RLock()
+        self._places = threading.Condition(self._placing)
         self._taken, self._waiting = 0 if early is None else 1, 0
         # When the last call ended, on the monotonic clock.
         self.rested = time.monotonic()
@@ -130,7 +131,7 @@ class Session:
 
         Returns False, with no place taken, if the agent is one that has ended or was retired.
         """
-        with self._places:
+        with self._placing:
             if self._taken >= IN_FLIGHT and self.alive:
                 self._await_place()
             if not self.alive:
@@ -149,7 +150,7 @@ class Session:
 
     def retire(self) -> bool:
         """Take no more calls, if there are none; return whether it is so."""
-        with self._places:
+        with self._placing:
             if not self._taken and not self._waiting:
                 self._broken = True
             return self._broken
@@ -208,8 +209,7 @@ class Session:
     @contextlib.contextmanager
     def _limited(self, deadline: float) -> Iterator[None]:
         """Give the link up if what is sent meanwhile hasn't gone soon after the deadline."""
-        rest = deadline - time.monotonic() + LAST_WORD
-        timer = threading.Timer(max(0.0, rest), self._break)
+        timer = threading.Timer(max(0, deadline + LAST_WORD - time.monotonic()), self._break)
         timer.daemon = True
         timer.start()
         try:
@@ -259,8 +259,9 @@ class Session:
 
     def _break(self) -> None:
         """End the link, over which nothing can be sent; the next call gets another at once."""
-        self._broken = True
-        self._link.close()
+        first, self._broken = not self._broken, True
+        if first:
+            soon(self._link.close)  # The clock, which posts, ticks for other hosts, too.
 
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
@@ -283,7 +284,7 @@ class Session:
             service = self._service
         if service is not None and call is not None and call.deadline is not None:
             service.ended(call)
-        with self._places:
+        with self._placing:
             self.lingering.discard(number)
             self._taken -= 1
             self.rested = time.monotonic()
@@ -348,13 +349,12 @@ class Session:
         self._lost = "its agent failed: " + printable(text.decode("utf-8", "replace"))
 
     def _end_soon(self, reason: str) -> None:
-        """End, in a thread of its own: closing the link may take a moment."""
+        """End; closing the link may take a moment."""
         with self._lock:
             if self._ending:
                 return
             self._ending = True
-        name = f"fabremote-end-{self.label}"
-        threading.Thread(target=self._end, args=(reason,), name=name, daemon=True).start()
+        soon(lambda: self._end(reason), f"fabremote-end-{self.label}")
 
     def _end(self, reason: str) -> None:
         self._pulse.stop()
@@ -364,7 +364,7 @@ class Session:
         self._link.close()
         self._outbox.close()
         release(self._link)
-        with self._places:
+        with self._placing:
             self._places.notify_all()
         for call in calls:
             call.deliver(UNBEGUN if self._told else LOST, b"")
@@ -378,7 +378,7 @@ class Session:
         Streams that were dropped may run their finally blocks first, for a moment.
         """
         if self.alive and self.lingering:
-            with self._places:
+            with self._placing:
                 self._places.wait_for(lambda: not self.lingering or not self.alive, CLOSING)
         with self._lock:
             if self._closed:

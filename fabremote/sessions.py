@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import weakref
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from paramiko import Channel, ChannelException, SSHException
 
 from fabremote.configuration import remotely
+from fabremote.exceptions import RemoteInterpreterMissing
 from fabremote.options import Bound, Options
+from fabremote.outbox import apart
 
 if TYPE_CHECKING:
     from fabremote.session import Session
@@ -35,24 +38,46 @@ class Sessions:
         self._environments: dict[tuple[Any, ...], str] = {}
         self._live: dict[tuple[Any, ...], Session] = {}
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
+        # Starts that took all their time in vain: when they ended, on the monotonic clock.
+        self._late: dict[tuple[Any, ...], tuple[float, Callable[[], Exception]]] = {}
         # The connection's sessions: agents, Fabric's commands, SFTP.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         # The options where none are given, by the class of the context.
         self.defaults: dict[type, Bound] = {}
 
     def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
-        """Return the session for these options over ``carrier``, by ``make`` if there is none."""
-        key = _key(options, options.python)
+        """Return the session for these options over ``carrier``, by ``make`` if there is none.
+
+        Raises what ``make`` does, for all that waited while it took its time in vain.
+        """
+        key, came = _key(options, options.python), time.monotonic()
         with self.lock:
             gate = self._starting.setdefault(key, threading.Lock())
         with gate:
             session = self._find(key, carrier)
             if session is None:
-                session = make()
+                ended, late = self._late.get(key, (came, None))
+                if late is not None and ended > came:
+                    raise late()
+                session = self._made(key, options, make)
                 session.carrier = carrier
                 with self.lock:
                     self._live[key] = session
             return session
+
+    def _made(
+        self, key: tuple[Any, ...], options: Options, make: Callable[[], Session]
+    ) -> Session:
+        began = time.monotonic()
+        try:
+            return make()
+        except RemoteInterpreterMissing as error:
+            now = time.monotonic()
+            if now - began >= options.start_timeout:
+                # Anew for each, and without what this one was raised amid.
+                again = str(error), error.interpreter, error.tried
+                self._late[key] = now, functools.partial(RemoteInterpreterMissing, *again)
+            raise
 
     def live(self, options: Options, carrier: Any) -> Session | None:
         """Return the session for these options over ``carrier`` if there is one that lives."""
@@ -77,7 +102,7 @@ class Sessions:
             if self.closings != closings:
                 raise SSHException("it was closed from this side")
             try:
-                made = begin()
+                made = _begun(begin)
             except SSHException as error:
                 if not is_refusal(error):
                     raise
@@ -117,6 +142,16 @@ class Sessions:
             sessions, self._live = list(self._live.values()), {}
         for session in sessions:
             session.close()
+
+
+def _begun(begin: Callable[[], Any]) -> Any:
+    """Return what ``begin`` does; interrupted, it is closed once it is there.
+
+    sshd would count it for ever, and paramiko knows nothing of it then.
+    """
+    made: list[Any] = []
+    apart(lambda: made.append(begin()))
+    return made.pop()
 
 
 def in_turn(connection: Any, begin: Callable[[], Any]) -> Any:

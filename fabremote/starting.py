@@ -148,7 +148,8 @@ class Greeting:
 
     def _read(self) -> bytes:
         total = 0
-        while total < MAX_NOISE:
+        # What has come is left there once it is late: in small packets it may be very many.
+        while total < MAX_NOISE and not self.late:
             piece = self._link.receive()
             if not piece:
                 break

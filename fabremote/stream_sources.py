@@ -200,12 +200,13 @@ class ServedSource(Source):
         self, call: Call, feeds: Feeds, decoder: Decoder, judge: Callable[[Outcome], Any]
     ) -> None:
         super().__init__(call, feeds, decoder, judge)
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._waiter: tuple[Callable[[], bool], Callable[[], None]] | None = None
         call.changed = self._changed
 
     def _changed(self) -> None:
-        with self._condition:
+        with self._lock:
             self._condition.notify_all()
             if self._waiter is not None and (self._waiter[0]() or self.call.done):
                 wake, self._waiter = self._waiter[1], None
@@ -214,7 +215,7 @@ class ServedSource(Source):
     def wait(self, enough: Callable[[], bool]) -> None:
         """Return when there is ``enough``, or when the call has ended."""
         try:
-            with self._condition:
+            with self._lock:
                 self._condition.wait_for(lambda: enough() or self.call.done)
         except BaseException:
             self.drop()
@@ -235,7 +236,7 @@ class ServedSource(Source):
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(arrive)
 
-        with self._condition:
+        with self._lock:
             if enough() or self.call.done:
                 return
             self._waiter = enough, wake

@@ -47,7 +47,7 @@ from fabremote.printing import printable
 
 KEEP = 1 << 16
 # How long a command that kills what another user runs may take, in seconds.
-KILLING = 60.0
+KILLING = 10.0
 # What sudo and sudo-rs say of it, where they speak English.
 _WRONG = re.compile("incorrect (password|authentication) attempt")
 # Gives its argument, a command, a controlling terminal. Its own ends with it.

@@ -314,16 +314,22 @@ def test_hosts_that_cant_be_had_are_dropped_and_told_of(
     assert "127.0.0.1:1 takes no more work: No SSH connection" in caplog.text
 
 
+def note_and_sleep(folder: str) -> None:
+    open(os.path.join(folder, str(os.getpid())), "w").close()
+    time.sleep(60)
+
+
 def test_a_connection_that_is_closed_here_is_dropped_without_a_warning(
-    hosts: list[Connection], caplog: pytest.LogCaptureFixture
+    hosts: list[Connection], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with RemoteExecutor(hosts) as executor:
-        waiting = executor.submit(time.sleep, 60)
-        assert settled(waiting.running)
+        # One on each: a host without work doesn't notice.
+        waiting = [executor.submit(note_and_sleep, str(tmp_path)) for _ in hosts]
+        assert settled(lambda: len(os.listdir(tmp_path)) == len(hosts))
         for one in hosts:
             one.close()
         assert settled(lambda: len(executor.dropped) == len(hosts))
-        assert isinstance(waiting.exception(30), RemoteException)
+        assert all(isinstance(one.exception(30), RemoteException) for one in waiting)
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 

@@ -37,7 +37,7 @@ from fabremote import (
 from fabremote.demo import processes
 from fabremote.demo.server import Server
 from tests.conftest import connect
-from tests.faults import dial, each, host, settled, within
+from tests.faults import dial, each, host, relayed, settled, within
 from tests.test_life import ignore_signals, left_of, note, pids_in, script
 
 
@@ -577,6 +577,31 @@ def test_everything_of_sshd_is_killed(tmp_path: Path, remote_env: dict[str, str]
 
 # The caller goes away
 
+
+def test_ctrl_c_as_a_session_opens_leaves_none(tmp_path: Path, remote_env: dict[str, str]) -> None:
+    one = {"MaxSessions": "1"}
+    with (
+        host(tmp_path / "s", env=remote_env, options=one) as server,
+        relayed(server) as relay,
+        dial(server, relay.port) as c,
+    ):
+        c.open()
+        transport: Any = c.transport
+        relay.hold()
+
+        def interrupt() -> None:
+            assert settled(lambda: transport.channel_events)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            c.call(max, 1, 2)
+        interrupting.join()
+        relay.resume()
+        assert c.call(max, 1, 2) == 2
+
+
 TWICE = """
 try:
     c.python().call(busy, path)
@@ -613,6 +638,43 @@ def test_a_caller_that_a_signal_ends_leaves_nothing(
         process.send_signal(number)
         assert process.wait(10) == -number
         assert left_of(pids, 15) == []
+
+
+LEAVES = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+
+
+@pytest.mark.parametrize("start", ["", LEAVES], ids=["killed", "exits"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("c.call(busy, path)", id="call"),
+        pytest.param("with c.python() as py: py.call(busy, path)", id="block"),
+        pytest.param("c.python().submit(busy, path).result()", id="future"),
+    ],
+)
+def test_a_caller_that_is_told_to_end_leaves_nothing(
+    openssh: Server, tmp_path: Path, start: str, body: str
+) -> None:
+    with script(openssh, tmp_path / "pids", start + body) as process:
+        pids = pids_in(tmp_path / "pids")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == (7 if start else -signal.SIGTERM)
+        assert left_of(pids, 15) == []
+
+
+@pytest.mark.parametrize("start", ["", LEAVES], ids=["killed", "exits"])
+def test_a_caller_that_is_told_to_end_as_it_connects_leaves_nothing(
+    tmp_path: Path, remote_env: dict[str, str], start: str
+) -> None:
+    # What it runs must not be left: the host of the test sees to that.
+    body = start + "c.call(busy, path)"
+    with (
+        host(tmp_path / "s", env=remote_env) as server,
+        script(server, tmp_path / "pids", body) as process,
+    ):
+        assert settled(lambda: len(server._family()) > 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == (7 if start else -signal.SIGTERM)
 
 
 @pytest.mark.faults

@@ -574,3 +574,32 @@ def test_a_consumer_that_finds_nothing_says_so_seldom() -> None:
         granted += credit(said[-1])
         assert granted <= number + 1 + 1024
     assert sum(order is not None for order in said) < 60
+
+
+def take_what_comes(items: Iterator[int], where: str) -> tuple[list[int], int]:
+    """Take all items, but a handler raises as the second is there, or is waited for."""
+
+    def profile(frame: Any, event: str, arg: Any) -> None:
+        waiter = hasattr(frame.f_locals.get("self"), "queues") and frame.f_code.co_name == "get"
+        got = event == "return" and arg is not None
+        if waiter and (got if where == "got" else event == "call"):
+            sys.setprofile(None)
+            raise InterruptedError
+
+    taken, raised = [next(items)], 0
+    sys.setprofile(profile)
+    while True:
+        try:
+            taken.append(next(items))
+        except InterruptedError:
+            raised += 1
+        except StopIteration:
+            return taken, raised
+
+
+@pytest.mark.parametrize(("where", "left"), [("got", [0, 2, 3]), ("waited for", [0, 1, 2, 3])])
+@pytest.mark.parametrize("way", [iter, ahead], ids=["one by one", "ahead"])
+def test_what_a_signals_handler_raises_at_an_item_keeps_no_others_back(
+    py: Interpreter, where: str, left: list[int], way: Any
+) -> None:
+    assert py.call(take_what_comes, way(n for n in range(4)), where) == (left, 1)

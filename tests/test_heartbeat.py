@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -16,9 +17,13 @@ from typing import Any
 import pytest
 
 from fabremote import RemoteCancelled, RemoteConnectionLost, RemoteTimeout
+from fabremote.bootstrap import this_python
 from fabremote.demo import processes
 from fabremote.demo.server import Server
+from fabremote.outbox import LIMIT
+from fabremote.session import Session
 from tests.faults import dial, relayed, settled, within
+from tests.lying import LyingLink
 from tests.test_life import busy, ignore_signals, left_of, note, pids_in, script
 
 BEAT = 0.3  # seconds; a link is given up after three
@@ -265,6 +270,77 @@ c.close()
 def test_a_clock_set_back_holds_up_nothing(openssh: Server, tmp_path: Path) -> None:
     with script(openssh, tmp_path / "pids", CLOCK_SET_BACK) as process:
         assert process.communicate(timeout=30) == ("RemoteTimeout\n2 True\n", "")
+
+
+class StuckLink(LyingLink):
+    """Takes as long to be closed as one over which nothing can be sent any more."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.gate = threading.Event()
+
+    def close(self) -> None:
+        self.gate.wait(30)
+        super().close()
+
+
+def test_the_clock_does_not_wait_for_a_link_to_be_closed() -> None:
+    link = StuckLink()
+    session = Session(link, "h", this_python(), b"")
+    # More than may wait, for a host that reads nothing.
+    posting = threading.Thread(target=session.post, args=(bytes(LIMIT + 1),))
+    posting.start()
+    posting.join(10)
+    waits = posting.is_alive()
+    link.gate.set()
+    session.close()
+    posting.join()
+    assert not waits
+    assert not session.alive
+
+
+# Keys are renewed
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["direct", "gateway"])
+def test_calls_go_on_as_an_agent_ends_and_keys_are_renewed(openssh: Server, behind: bool) -> None:
+    with (
+        relayed(openssh) as relay,
+        contextlib.ExitStack() as stack,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        c = dial(openssh, relay.port)
+        if behind:
+            c.gateway = stack.enter_context(dial(openssh))
+        stack.enter_context(c)
+        c.call(max, 1, 2)
+        forker = c.python(py_options="-O").call(os.getppid)
+        other = processes.running()[forker].parent
+        transport: Any = c.transport
+        relay.hold()
+        os.kill(other, signal.SIGKILL)
+        assert left_of([other], 10) == []
+        # The host has closed the agent's channel; before that comes, this side renews keys.
+        transport.packetizer.REKEY_BYTES = 1 << 16
+        future = pool.submit(c.call, take, os.urandom(200_000))
+        assert settled(lambda: transport.in_kex)
+        relay.resume()
+        with within(20):
+            assert future.result(20) == 200_000
+        assert settled(lambda: not transport.in_kex)
+
+
+def test_keys_that_are_never_renewed_end_the_call(openssh: Server) -> None:
+    with relayed(openssh) as relay, dial(openssh, relay.port) as c:
+        c.call(max, 1, 2)
+        transport: Any = c.transport
+        transport.clear_to_send_timeout = 0.5
+        transport.packetizer.REKEY_BYTES = 1 << 16
+        relay.hold(after=1 << 17)
+        with within(20), pytest.raises(RemoteConnectionLost):
+            c.call(take, os.urandom(1 << 20))
+        relay.release()
+        assert c.call(max, 1, 2) == 2
 
 
 # Put before the C library: the clock goes an hour ahead until there is a file.

@@ -30,6 +30,7 @@ from fabremote import (
     RemoteCancelled,
     RemoteConnectionLost,
     RemoteConnectionRefused,
+    RemoteInterpreterMissing,
     RemoteProcessDied,
     RemoteTimeout,
     wrap,
@@ -37,7 +38,7 @@ from fabremote import (
 from fabremote.demo import processes
 from fabremote.demo.server import Server
 from tests.conftest import connect
-from tests.faults import settled
+from tests.faults import settled, within
 
 PLACES = ["openssh", "asyncssh", "gateway", "local"]
 LOCAL = {"remotely": {"python": sys.executable}}
@@ -327,6 +328,16 @@ def test_closing_ends_the_start_of_an_agent(openssh: Server) -> None:
     assert not connection.is_connected
     for pid in begun():  # what hangs by itself is the host's own
         os.kill(pid, signal.SIGKILL)
+
+
+def test_calls_that_wait_for_a_start_wait_once(conn_openssh: Connection) -> None:
+    py = conn_openssh.python(python="sh -c 'sleep 53; :' x", start_timeout=1.5)
+    with ThreadPoolExecutor(12) as pool, within(12):
+        futures = [pool.submit(py.call, max, 1, 2) for _ in range(12)]
+        for future in futures:
+            with pytest.raises(RemoteInterpreterMissing, match=r"did not start within 1\.5 s"):
+                future.result(60)
+    assert conn_openssh.call(max, 1, 2) == 2
 
 
 def test_closing_does_not_wait_for_nothing(place: Any) -> None:

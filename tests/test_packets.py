@@ -16,7 +16,7 @@ def test_a_channel_may_end_while_what_it_received_is_handed_on(openssh: Server) 
         c.open()
         transport = c.transport
         assert transport is not None
-        link = ChannelLink(transport.open_session(), "there")
+        link = ChannelLink(transport.open_session(), "there", 30)
         try:
             link.send(f"{GREETING} printf hello; read -r line\n".encode())
             assert settled(lambda: len(link._packets) == 5)

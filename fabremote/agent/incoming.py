@@ -19,7 +19,7 @@ class Incoming:
 
     def __init__(self, channel, ahead):
         self.channel, self.ahead, self.call = channel, ahead, streaming.CALLS[0]
-        self.owed = 0
+        self.asked = 0
         self.ended = False
         self.turn = threading.Lock()
 
@@ -35,17 +35,20 @@ class Incoming:
                 raise self.gone()
             if os.getpid() != source.pid:
                 raise RuntimeError("an iterator of the caller's can't be used by a forked process")
-            waits = not source.queues[self.channel]
-            more = self.ahead - self.owed
-            if self.owed == 0 or more >= self.ahead // 2 or waits:
+            with source.lock:
+                waits = not source.queues[self.channel]
+                # Not counted one by one here: a signal's handler may raise before that.
+                owed = self.asked - source.arrived[self.channel]
+                owed += len(source.queues[self.channel])
+            more = max(0, self.ahead - owed)
+            if owed <= 0 or more >= self.ahead // 2 or waits:
                 if not streaming.put([streaming.PULL.pack(b"N"[0], self.channel, more, waits)]):
                     raise self.gone()
-                self.owed += more
+                self.asked += more
             message = source.get(self.channel)
             if message is None:
                 raise self.gone()
             letter, data = message
-            self.owed -= 1
             if letter == b"I"[0]:
                 return streaming.value_of(data)
             self.ended = True

@@ -50,9 +50,12 @@ class Inbox:
     def __init__(self, fd):
         self.fd = fd
         self.pid = os.getpid()
-        self.changed = threading.Condition(threading.Lock())
-        # By channel; None has the answers to requests.
+        # Locked by itself: as a condition is, a signal's handler may raise, and it stays locked.
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        # By channel; None has the answers to requests. How many have come for each, too.
         self.queues = collections.defaultdict(collections.deque)
+        self.arrived = collections.Counter()
         # Whether somebody reads, nothing comes any more, or that is for the call's end alone.
         self.reading = self.ended = self.over = False
         self.rest = b""
@@ -67,7 +70,7 @@ class Inbox:
         """
         queue = self.queues[channel]
         while True:
-            with self.changed:
+            with self.lock:
                 if self.over and channel != LAST:
                     return None
                 if queue or self.ended:
@@ -89,7 +92,7 @@ class Inbox:
         """Return the next message for a channel if it is there already, or None."""
         queue = self.queues[channel]
         while not queue and (self.rest or self.ready.poll(0)):
-            with self.changed:
+            with self.lock:
                 if self.reading or self.ended:
                     break
                 self.reading = True
@@ -105,7 +108,7 @@ class Inbox:
             begun = True
             received = bundle.receive(self.fd, self.rest)
         finally:
-            with self.changed:
+            with self.lock:
                 self.reading = False
                 if received is not None:
                     self.sort(*received)
@@ -121,13 +124,14 @@ class Inbox:
         elif len(body) >= ADDRESS.size and not (self.over and body != bundle.LAST):
             channel, letter = ADDRESS.unpack_from(body)
             self.queues[channel].append((letter, memoryview(body)[ADDRESS.size :]))
+            self.arrived[channel] += 1
 
     def close(self):
         """Read all that came for a call that has ended; return what is there of the next.
 
         None if that isn't known any more.
         """
-        with self.changed:
+        with self.lock:
             self.over = True
             self.changed.notify_all()
         return None if self.get(LAST, True) is None else self.rest

@@ -1,0 +1,113 @@
+"""What a signal's handler raises, at whatever instruction, leaves nothing locked."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import fabremote
+from fabremote import Connection
+from fabremote.heartbeat import Clock
+from fabremote.packets import Packets
+from tests.faults import settled
+
+ENTERING = threading.Condition.__enter__.__code__
+OURS = str(Path(fabremote.__file__).parent)
+
+
+@contextlib.contextmanager
+def entering(act: Callable[[FrameType], None]) -> Iterator[None]:
+    """Have ``act`` called, in this thread, whenever code of ours has locked a condition.
+
+    There Python may call a signal's handler before the ``with`` statement has begun.
+    """
+
+    def profile(frame: FrameType, event: str, arg: Any) -> None:
+        if event == "c_return" and frame.f_code is ENTERING:
+            caller = frame.f_back
+            assert caller is not None
+            if caller.f_code.co_filename.startswith(OURS):
+                act(caller)
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def interrupt(frame: FrameType) -> None:
+    sys.setprofile(None)
+    signal.raise_signal(signal.SIGINT)
+
+
+class Ticked:
+    """Notes that it was ticked for."""
+
+    def __init__(self) -> None:
+        self.ticks = threading.Event()
+
+    def tick(self) -> None:
+        self.ticks.set()
+
+
+def test_what_is_received_goes_on_to_be_taken_after_an_interrupt() -> None:
+    packets = Packets()
+    packets.feed(b"one")
+    with contextlib.suppress(KeyboardInterrupt), entering(interrupt):
+        packets.read(3)
+    feeding = threading.Thread(target=packets.feed, args=(b"two",), daemon=True)
+    feeding.start()
+    assert settled(lambda: packets.read_ready() and not feeding.is_alive(), 10)
+
+
+def test_the_clock_ticks_on_after_an_interrupt() -> None:
+    clock, one, another = Clock(), Ticked(), Ticked()
+    clock.add(one, 0.01)
+    with contextlib.suppress(KeyboardInterrupt), entering(interrupt):
+        clock.add(another, 0.01)
+    one.ticks.clear()
+    assert one.ticks.wait(10)
+    for each in (one, another):
+        clock.remove(each)
+
+
+def count(upto: int) -> Iterator[int]:
+    yield from range(upto)
+
+
+def read() -> str:
+    return sys.stdin.read()
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "call": lambda py: py.call(max, 1, 2),
+    "submit": lambda py: py.submit(max, 1, 2).result(),
+    "generator": lambda py: list(py.call(count, 3)),
+    "submitted generator": lambda py: list(py.submit(count, 3).result()),
+    "iterator": lambda py: py.call(list, iter("abc")),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_lock_can_be_left_by_an_interrupt(conn_openssh: Connection, way: str) -> None:
+    places: list[str] = []
+
+    def note(frame: FrameType) -> None:
+        places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+
+    with entering(note):
+        WAYS[way](conn_openssh.python(timeout=60))
+        with conn_openssh.python() as py:
+            WAYS[way](py)
+        assert conn_openssh.python(in_stream=io.StringIO("text")).call(read) == "text"
+    assert places == []
