@@ -298,6 +298,11 @@ class Prepared:
         try:
             service = call.session.service()
         except RemoteException as error:
+            ahead, self._early = self._early, None
+            if ahead is not None and call is ahead.call:
+                # It may have run. What came of it, or that the link broke, is there or comes.
+                self._resolve(future, call, decoder, call.wait() or Outcome())
+                return
             call.abort(error)
             call.finish()
             lost = isinstance(error, RemoteConnectionLost)

@@ -17,13 +17,16 @@ import pytest
 from invoke.context import Context
 from invoke.watchers import Responder
 
-from fabremote import Connection, RemoteConnectionLost, RemoteInterpreterMissing
+from fabremote import Connection, Interpreter, RemoteConnectionLost, RemoteInterpreterMissing
+from fabremote.connection import RemoteHost
 from fabremote.demo.server import Server
-from fabremote.early import LIMIT, early
-from fabremote.options import Bound
+from fabremote.early import LIMIT, Early, early
+from fabremote.options import Bound, Options
+from fabremote.session import Session
 from fabremote.store import Blob, BlobList, Parcel
 from tests import interpreters
 from tests.faults import Relay, dial, program, relayed, settled, within
+from tests.test_leftovers import kill_the_agent
 
 OURS, PYTHON = interpreters.running()
 # More than opening a session and its command take, less than an agent does.
@@ -209,6 +212,33 @@ def test_a_call_in_doubt_is_not_sent_again(
         assert future.result(60) is True
     assert path.exists() == runs
     assert not runs or path.read_text() == "x"
+
+
+def append_and_cut(path: str) -> str:
+    append(path)
+    kill_the_agent("session")
+    return "never"
+
+
+class SlowHost(RemoteHost):
+    """A host whose agents have ended by the time that whoever asked for one goes on."""
+
+    def session(self, options: Options, early: Early | None = None) -> Session:
+        made = super().session(options, early)
+        assert settled(lambda: not made.alive)
+        return made
+
+
+def test_a_first_call_whose_agent_has_ended_meanwhile_is_not_sent_again(
+    openssh: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "count"
+    with dial(openssh) as c:
+        future = Interpreter(SlowHost(c), Bound(c, {})).submit(append_and_cut, str(path))
+        with pytest.raises(RemoteConnectionLost, match="is not known") as caught:
+            future.result(60)
+        assert caught.value.begun
+    assert path.read_text() == "x"
 
 
 # What waits
