@@ -16,6 +16,16 @@ T = TypeVar("T")
 IN_FLIGHT = 8
 
 
+class _Condition(threading.Condition):
+    """One that is entered and left by its lock's own methods.
+
+    Amid a Condition's Python may call a signal's handler, and what that raises leaves it locked.
+    """
+
+    __enter__ = property(lambda self: self._lock.__enter__)
+    __exit__ = property(lambda self: self._lock.__exit__)
+
+
 class RemoteFuture(concurrent.futures.Future[T]):
     """The Future of a submitted call; cancelling it kills the remote process."""
 
@@ -24,6 +34,7 @@ class RemoteFuture(concurrent.futures.Future[T]):
 
     def __init__(self, name: str, cancel: Callable[[], object]) -> None:
         super().__init__()
+        self._condition = _Condition()
         self._name = name
         self._kill = cancel
         # What becomes of it when nobody wants its result any more, if not `cancel`.
@@ -53,12 +64,23 @@ class RemoteFuture(concurrent.futures.Future[T]):
         super().add_done_callback(fn)
 
     def settled_by(self, work: Callable[[], None]) -> bool:
-        """Do ``work``, which settles it, unless that would call somebody back; return which."""
-        with self._hearing:
-            if self._heard:
+        """Do ``work``, which settles it, unless that would call somebody back; return which.
+
+        Where another thread is at it, nothing is done, nor waited for: a signal's handler that
+        comes amid that may itself wait for the thread that this is called in.
+        """
+        if not self._hearing.acquire(blocking=False):
+            return False
+        try:
+            if self._heard or not self._condition.acquire(blocking=False):
                 return False
-            work()
-            return True
+            try:
+                work()
+                return True
+            finally:
+                self._condition.release()
+        finally:
+            self._hearing.release()
 
     def running(self) -> bool:
         """Return whether the call has been sent and isn't done."""

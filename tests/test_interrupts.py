@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import io
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -21,12 +23,12 @@ from fabremote.packets import Packets
 from tests.faults import settled
 
 ENTERING = threading.Condition.__enter__.__code__
-OURS = str(Path(fabremote.__file__).parent)
+OURS = str(Path(fabremote.__file__).parent), concurrent.futures.Future.result.__code__.co_filename
 
 
 @contextlib.contextmanager
 def entering(act: Callable[[FrameType], None]) -> Iterator[None]:
-    """Have ``act`` called, in this thread, whenever code of ours has locked a condition.
+    """Have ``act`` called, in this thread, whenever ours, or a future, has locked a condition.
 
     There Python may call a signal's handler before the ``with`` statement has begun.
     """
@@ -111,3 +113,23 @@ def test_no_lock_can_be_left_by_an_interrupt(conn_openssh: Connection, way: str)
             WAYS[way](py)
         assert conn_openssh.python(in_stream=io.StringIO("text")).call(read) == "text"
     assert places == []
+
+
+def wait_for(path: str) -> bool:
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return True
+
+
+@pytest.mark.parametrize("name", ["_condition", "_hearing"])
+def test_a_future_that_is_held_here_holds_up_no_other_call(
+    conn_openssh: Connection, tmp_path: Path, name: str
+) -> None:
+    # As a signal's handler holds it that comes amid what is asked of the future.
+    with conn_openssh.python(timeout=60) as py, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = py.submit(wait_for, str(tmp_path / "go"))
+        with getattr(future, name):
+            (tmp_path / "go").touch()
+            # It comes after the other's answer.
+            assert pool.submit(py.call, max, 1, 2).result(20) == 2
+        assert future.result(20) is True
