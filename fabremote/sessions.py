@@ -169,11 +169,17 @@ def renewed(connection: Any, begin: Callable[[], Any]) -> Any:
     transport = connection.transport
     try:
         return in_turn(connection, begin)
-    except EOFError:
-        if sessions.closings != closings:
+    except (EOFError, OSError, SSHException) as error:
+        if sessions.closings != closings or not _is_broken(error):
             raise
         transport.close()  # Its own thread doesn't know yet. Nothing has been run.
         return in_turn(connection, begin)
+
+
+def _is_broken(error: Exception) -> bool:
+    """Return whether a connection broke before it had a new session."""
+    # paramiko's words for one that did after it was looked at.
+    return isinstance(error, (EOFError, ConnectionError)) or str(error) == "SSH session not active"
 
 
 def renewed_sftp(connection: Any, begin: Callable[[], Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +53,14 @@ class Relay:
     def release(self) -> None:
         """Carry on; links that were held are gone."""
         self._cut(0, 1)
+        self._open.set()
+
+    def reset(self) -> None:
+        """Carry on; links that were held are reset, as by a host that knows nothing of them."""
+        for near, _ in self._pairs:
+            if near.fileno() >= 0:
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                near.close()
         self._open.set()
 
     def resume(self) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from fabremote import (
 )
 from fabremote.demo import processes
 from fabremote.demo.openssh import OpenSSHServer
-from tests.faults import dial, each, host, program, settled, within
+from fabremote.demo.server import Server
+from tests.faults import dial, each, host, program, relayed, settled, within
 from tests.lying import lying_python
 from tests.test_life import ignore_signals, note, pids_in
 
@@ -253,6 +255,24 @@ def test_fabrics_own_work_goes_on_over_a_connection_that_was_lost(
             # paramiko's own thread may not know it yet.
             if number % 2:
                 assert c.run("echo here", hide=True, in_stream=False).stdout == "here\n"
+
+
+def test_fabrics_own_work_goes_on_over_a_connection_that_is_reset(
+    openssh: Server, tmp_path: Path
+) -> None:
+    with relayed(openssh) as relay, dial(openssh, relay.port) as c:
+        c.open()
+        for work in (
+            lambda: c.run("echo here", hide=True, in_stream=False).stdout,
+            lambda: c.put(io.BytesIO(b"here"), str(tmp_path / "file")).remote,
+        ):
+            # What asks for the session gets no further.
+            relay.hold(1)
+            with ThreadPoolExecutor(1) as pool:
+                future = pool.submit(work)
+                assert settled(lambda: relay.holds)
+                relay.reset()
+                assert future.result(20) in ("here\n", str(tmp_path / "file"))
 
 
 def test_an_sftp_session_that_ended_is_replaced(conn_openssh: Connection, tmp_path: Path) -> None:
