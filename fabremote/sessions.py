@@ -38,8 +38,8 @@ class Sessions:
         self._environments: dict[tuple[Any, ...], str] = {}
         self._live: dict[tuple[Any, ...], Session] = {}
         self._starting: dict[tuple[Any, ...], threading.Lock] = {}
-        # Starts that took all their time in vain: when they ended, on the monotonic clock.
-        self._late: dict[tuple[Any, ...], tuple[float, Callable[[], Exception]]] = {}
+        # Starts that took all their time in vain: the monotonic clock's span, and the error.
+        self._late: dict[tuple[Any, ...], tuple[float, float, Callable[[], Exception]]] = {}
         # The connection's sessions: agents, Fabric's commands, SFTP.
         self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         # The options where none are given, by the class of the context.
@@ -48,7 +48,8 @@ class Sessions:
     def get(self, options: Options, carrier: Any, make: Callable[[], Session]) -> Session:
         """Return the session for these options over ``carrier``, by ``make`` if there is none.
 
-        Raises what ``make`` does, for all that waited while it took its time in vain.
+        Raises what ``make`` does, for all that waited while it took its time in vain, if they
+        gave it no more.
         """
         key, came = _key(options, options.python), time.monotonic()
         with self.lock:
@@ -56,8 +57,8 @@ class Sessions:
         with gate:
             session = self._find(key, carrier)
             if session is None:
-                ended, late = self._late.get(key, (came, None))
-                if late is not None and ended > came:
+                began, ended, late = self._late.get(key, (came, came, None))
+                if late is not None and ended > came and ended - began >= options.start_timeout:
                     raise late()
                 session = self._made(key, options, make)
                 session.carrier = carrier
@@ -76,7 +77,7 @@ class Sessions:
             if now - began >= options.start_timeout:
                 # Anew for each, and without what this one was raised amid.
                 again = str(error), error.interpreter, error.tried
-                self._late[key] = now, functools.partial(RemoteInterpreterMissing, *again)
+                self._late[key] = began, now, functools.partial(RemoteInterpreterMissing, *again)
             raise
 
     def live(self, options: Options, carrier: Any) -> Session | None:

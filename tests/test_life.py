@@ -38,7 +38,7 @@ from fabremote import (
 from fabremote.demo import processes
 from fabremote.demo.server import Server
 from tests.conftest import connect
-from tests.faults import settled, within
+from tests.faults import program, settled, within
 
 PLACES = ["openssh", "asyncssh", "gateway", "local"]
 LOCAL = {"remotely": {"python": sys.executable}}
@@ -338,6 +338,20 @@ def test_calls_that_wait_for_a_start_wait_once(conn_openssh: Connection) -> None
             with pytest.raises(RemoteInterpreterMissing, match=r"did not start within 1\.5 s"):
                 future.result(60)
     assert conn_openssh.call(max, 1, 2) == 2
+
+
+def test_a_call_that_gives_a_start_more_time_tries_it(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    text = f'#!/bin/sh\nmkdir {first} 2>/dev/null && sleep 53\nexec {sys.executable} "$@"\n'
+    python = str(program(tmp_path / "py", text))
+    with ThreadPoolExecutor(1) as pool:
+        hasty = pool.submit(conn_openssh.python(python=python, start_timeout=1.5).call, max, 1, 2)
+        assert settled(first.exists)
+        assert conn_openssh.python(python=python, start_timeout=60).call(max, 1, 2) == 2
+        with pytest.raises(RemoteInterpreterMissing):
+            hasty.result(60)
 
 
 def test_closing_does_not_wait_for_nothing(place: Any) -> None:
