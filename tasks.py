@@ -23,19 +23,19 @@ def test(c: Context) -> None:
     c.run(f"{PYTHON} -m pytest", echo=True, pty=True)
 
 
-# The tests of faults, by file, the longest first: two processes share them out. What takes
-# minutes, whatever the machine, is apart.
-FAULTS = ("life", "faults", "leftovers", "stages", "surroundings", "heartbeat", "begun", "limits")
-MINUTES = ("minutes",)
+# The tests of faults, by file, the longest first: four processes share them out, as they wait
+# more than they work. What takes minutes, whatever the machine, is apart.
+FAULTS = "life faults stages surroundings heartbeat begun leftovers limits interrupts"
+MINUTES = "minutes"
 
 
 @task(help={"times": "how often in a row"})
 def faults(c: Context, times: int = 1) -> None:
     """The tests of faults, the slow ones too; in the first round those that take minutes, too."""
     for number in range(times):
-        names = MINUTES + FAULTS if number == 0 else FAULTS
-        files = " ".join(f"tests/test_{name}.py" for name in names)
-        c.run(f"{PYTHON} -m pytest -q -m 'faults or not faults' {files}", echo=True, pty=True)
+        names = f"{MINUTES} {FAULTS}" if number == 0 else FAULTS
+        files = " ".join(f"tests/test_{name}.py" for name in names.split())
+        c.run(f"{PYTHON} -m pytest -q -n 4 -m 'faults or not faults' {files}", echo=True, pty=True)
 
 
 @task

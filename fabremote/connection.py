@@ -180,9 +180,10 @@ class RemoteHost:
     def _channel(self, transport: Any, limit: float) -> Link:
         try:
             with told_by_errors():
-                context: Any = self.context
-                begin = super(RemoteCalls, context).create_session  # type: ignore[misc]
-                link = ChannelLink(in_turn(context, begin), self.label, limit)
+                begin: Callable[[], Any] = self.context.create_session
+                if isinstance(self.context, RemoteCalls):  # That may go on over another transport.
+                    begin = super(RemoteCalls, self.context).create_session  # type: ignore[misc]
+                link = ChannelLink(in_turn(self.context, begin), self.label, limit)
         except (OSError, SSHException, EOFError, UnicodeError) as error:
             if isinstance(error, (EOFError, UnicodeError)):
                 transport.close()  # It is broken, though its own thread may not know yet.
