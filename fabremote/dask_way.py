@@ -61,7 +61,6 @@ class Way:
             if self._over:
                 here.close()
                 break
-            here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._carried.add(here)
             name, arguments = "fabremote-way", (here, address)
             threading.Thread(target=self._carry, name=name, args=arguments, daemon=True).start()
@@ -70,6 +69,8 @@ class Way:
         try:
             # If it is refused, who connects here is disconnected.
             with here, contextlib.suppress(OSError, SSHException, EOFError):
+                # Where who came is gone already, some systems refuse this.
+                here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 there = self._connection.transport.open_channel(
                     "direct-tcpip", self._goal, address, timeout=CHANNEL_TIMEOUT
                 )
