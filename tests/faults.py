@@ -57,7 +57,8 @@ class Relay:
 
     def reset(self) -> None:
         """Carry on; links that were held are reset, as by a host that knows nothing of them."""
-        for near, _ in self._pairs:
+        # Not those that are made meanwhile.
+        for near, _ in list(self._pairs):
             if near.fileno() >= 0:
                 near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 near.close()
@@ -84,7 +85,7 @@ class Relay:
                 sock.close()
 
     def _cut(self, *sides: int) -> None:
-        for pair in self._pairs:
+        for pair in list(self._pairs):
             for side in sides:
                 with contextlib.suppress(OSError):
                     pair[side].shutdown(socket.SHUT_RDWR)
