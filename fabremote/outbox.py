@@ -26,7 +26,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._waiting = 0
         self._since: float | None = None
-        self._closed = False
+        self._serving = self._closed = False
 
     def post(self, data: bytes) -> bool:
         """Have whole frames sent; return False if too much waits already."""
@@ -35,13 +35,21 @@ class Outbox:
                 return True
             self._waiting += len(data)
             self._frames.put(data)
-            if self._thread is None:
-                name = f"fabremote-outbox-{self._label}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+            surely(self._begin)
             return self._waiting <= LIMIT
 
+    def _begin(self) -> None:
+        if self._thread is None:
+            name = f"fabremote-outbox-{self._label}"
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            thread.start()
+            self._thread = thread
+
     def _run(self) -> None:
+        with self._lock:
+            if self._serving:
+                return  # Ctrl-C came amid the start of the other, which runs nonetheless.
+            self._serving, self._thread = True, threading.current_thread()
         while (data := self._frames.get()) is not None:
             self._since = time.monotonic()
             # The reader sees a broken link too, and tells the calls.
@@ -73,6 +81,15 @@ def soon(work: Callable[[], object], name: str = "fabremote-link") -> None:
     threading.Thread(target=work, name=name, daemon=True).start()
 
 
+def surely(work: Callable[[], object]) -> None:
+    """Do ``work``, which may be done twice; once more where Ctrl-C comes amid it."""
+    try:
+        work()
+    except BaseException:
+        work()
+        raise
+
+
 def apart(work: Callable[[], None]) -> None:
     """Do ``work`` where no Ctrl-C can cut an SSH packet in two, and wait for its end.
 
@@ -99,4 +116,4 @@ def apart(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
-__all__ = ["Outbox", "apart", "soon"]
+__all__ = ["Outbox", "apart", "soon", "surely"]
