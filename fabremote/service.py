@@ -12,6 +12,7 @@ from fabremote.agent import wire
 from fabremote.calls import Call, Outcome
 from fabremote.notices import CANCELLED, EXPIRED, LAST_WORD, LOST
 from fabremote.receiving import Data
+from fabremote.threads import start_thread
 
 # So many calls may be showing output at once; one whose out_stream stands still
 # holds up no other before as many do.
@@ -100,8 +101,7 @@ class Service:
             self._deadlines[call] = deadline
             if self._clock is None:
                 name = f"fabremote-service-{self._label}-clock"
-                self._clock = threading.Thread(target=self._tick, name=name, daemon=True)
-                self._clock.start()
+                self._clock = start_thread(name, self._tick)
             self._changed.notify_all()
 
     def _tick(self) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import paramiko
 from paramiko import SSHException
 
+from fabremote.threads import start_thread
+
 
 class RenewingTransport(paramiko.Transport):
     """Sends from another thread, in order, what its own can't send before keys are renewed.
@@ -40,8 +42,7 @@ class RenewingTransport(paramiko.Transport):
                     if len(self._late) > 1:
                         return  # the thread that sends the others sends it, too
             if late:
-                name = f"fabremote-late-{self.name}"
-                threading.Thread(target=self._send_late, name=name, daemon=True).start()
+                start_thread(f"fabremote-late-{self.name}", self._send_late)
                 return
         super()._send_user_message(data)  # type: ignore[misc]
 
