@@ -288,7 +288,10 @@ class Connection(RemoteCalls, fabric.Connection):
         sock = vars(self).get("_fabremote_socket")
         if not self.is_connected and sock is not None:
             sockets.abort(sock)
-            sockets.let_go(self.client)
+            # The client is the thread's that connects, which lets go of it.
+            transport = self.client.get_transport()
+            if transport is not None:
+                transport.close()
         super().close()
         if self._fabremote_own_gateway and isinstance(self.gateway, fabric.Connection):
             self.gateway.close()

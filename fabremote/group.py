@@ -18,8 +18,9 @@ from fabremote.futures import RemoteFuture
 from fabremote.group_result import GroupResult, Outcome
 from fabremote.group_work import Streams, at_once, in_turn, max_workers
 from fabremote.interpreter import Interpreter
-from fabremote.options import PythonOptions, check_names, resolve
+from fabremote.options import Bound, PythonOptions, Shown, check_names
 from fabremote.prepared import Result
+from fabremote.sessions import bound
 from fabremote.shipping.iterators import streams as can_stream
 
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ class GroupInterpreter:
         check_names(options)
         self._group = group
         self._options = options
+        # By the connection's id: the connection, and what the options come to for it.
+        self._bound: dict[int, tuple[Any, Bound]] = {}
         if options and group:
-            resolve(group[0], options)  # What is wrong shows at once.
+            self._options_of(group[0]).options()  # What is wrong shows at once.
 
     @overload
     def call(
@@ -86,7 +89,7 @@ class GroupInterpreter:
         _check_shareable(*args, **kwargs)
 
         def begin(one: Any, streams: Streams) -> RemoteFuture[Any]:
-            return _labelled(one, self._options, streams).submit(fn, *args, **kwargs)
+            return self._interpreter(one, streams).submit(fn, *args, **kwargs)
 
         outcomes = outcomes_of(self._group)(begin, progress=False)
         return [_failed(one.error) if one.error is not None else one.value for one in outcomes]
@@ -134,9 +137,24 @@ class GroupInterpreter:
 
     def _each(self, action: Callable[[Interpreter], Any]) -> GroupResult[Any]:
         def act(one: Any, streams: Streams) -> Any:
-            return action(_labelled(one, self._options, streams))
+            return action(self._interpreter(one, streams))
 
         return _judged(outcomes_of(self._group)(act))
+
+    def _options_of(self, one: Any) -> Bound:
+        """Return the options bound for a connection, which are worked out once."""
+        kept = self._bound.get(id(one))
+        if kept is None or kept[0] is not one:
+            kept = self._bound[id(one)] = one, bound(wrap_context(one), self._options)
+        return kept[1]
+
+    def _interpreter(self, one: Any, streams: Streams) -> Interpreter:
+        """Return a host's interpreter, whose output is labelled."""
+        options = self._options_of(one)
+        resolved = options.options()
+        shown = streams(resolved.hide, resolved.out_stream, resolved.err_stream)
+        host = wrap_context(one)._calls_host()
+        return Interpreter(host, Shown(options, shown) if shown else options)
 
 
 def _check_shareable(*args: Any, **kwargs: Any) -> None:
@@ -147,15 +165,6 @@ def _check_shareable(*args: Any, **kwargs: Any) -> None:
                 f"{value!r:.100} can't be given to a group: each of its items would go to one "
                 "host only. Pass a list of them, or call the hosts one by one."
             )
-
-
-def _labelled(one: Any, options: PythonOptions, streams: Streams) -> Interpreter:
-    """Return a host's interpreter, whose output is labelled."""
-    resolved = resolve(one, options)
-    shown = streams(resolved.hide, resolved.out_stream, resolved.err_stream)
-    given: dict[str, Any] = {**options, **shown}
-    made: Interpreter = wrap_context(one).python(**given)
-    return made
 
 
 def _judged(outcomes: list[Outcome]) -> GroupResult[Any]:

@@ -286,6 +286,20 @@ class Bound:
         return self._options
 
 
+class Shown(Bound):
+    """The same options as another's, but for where output is shown."""
+
+    def __init__(self, bound: Bound, streams: Mapping[str, Any]) -> None:
+        super().__init__(bound._context, bound.given)
+        self._bound, self._streams = bound, streams
+
+    def options(self) -> Options:
+        """Return the options in force, which are the same each time."""
+        if self._options is None:
+            self._options = dataclasses.replace(self._bound.options(), **self._streams)
+        return self._options
+
+
 def _is_current(options: Options) -> bool:
     return options.requires is None or options.requires.is_current()
 
@@ -320,4 +334,12 @@ def _naming(name: str, given: Mapping[str, Any]) -> Iterator[None]:
         raise kind(f"The configuration's {tree}.{key}: {error}") from None
 
 
-__all__ = ["REMOTELY_DEFAULTS", "Bound", "Options", "PythonOptions", "check_names", "resolve"]
+__all__ = [
+    "REMOTELY_DEFAULTS",
+    "Bound",
+    "Options",
+    "PythonOptions",
+    "Shown",
+    "check_names",
+    "resolve",
+]

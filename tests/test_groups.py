@@ -50,6 +50,28 @@ def address() -> str:
 # Groups
 
 
+def test_options_bound_once_follow_each_hosts_configuration(
+    group: ThreadingGroup, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bound = group.python(cwd="/tmp")
+    assert [*bound.call(os.getcwd).values()] == ["/tmp"] * 3
+    group[1].config.run.env = {"GREETING": "hello"}
+    group[2].config.run.hide = True
+    # A host that takes another's place has a configuration of its own.
+    other = Connection(group[0].host, group[0].user, group[0].port)
+    other.connect_kwargs = group[0].connect_kwargs
+    other.config.run.env = {"GREETING": "good day"}
+    group[0].close()
+    group[0] = other
+    assert [*bound.call(os.getenv, "GREETING").values()] == ["good day", "hello", None]
+    assert [*group.call(os.getenv, "GREETING").values()] == ["good day", "hello", None]
+    assert [*bound.call(os.getcwd).values()] == ["/tmp"] * 3
+    capfd.readouterr()
+    bound.call(print, "seen")
+    shown = capfd.readouterr().out.splitlines()
+    assert sorted(shown) == [f"[{one.host}] seen" for one in group[:2]]
+
+
 def test_groups_are_of_names_and_connections(openssh: Server) -> None:
     login = {"user": openssh.user, "port": openssh.port, "connect_kwargs": openssh.connect_kwargs}
     given = connect(openssh)

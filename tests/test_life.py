@@ -825,6 +825,31 @@ def test_a_host_that_refuses_its_gateway_is_told(openssh: Server, closed_port: i
         behind.call(max, 1, 2)
 
 
+def test_closing_while_it_logs_in_is_told(openssh: Server, tmp_path: Path) -> None:
+    """The key is read from a pipe, so that logging in waits for who writes it there."""
+    pipe, key = tmp_path / "key", Path(openssh.key).read_bytes()
+    os.mkfifo(pipe)
+    keys = {"key_filename": str(pipe), "allow_agent": False, "look_for_keys": False}
+    connection = Connection(openssh.hosts[0], openssh.user, openssh.port, connect_kwargs=keys)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(connection.call, max, 1, 2)
+        with pipe.open("wb") as writing:
+            connection.close()
+            writing.write(key)
+        while not future.done():
+            # Each kind of key that paramiko tries, it reads anew; nobody may read by now.
+            with contextlib.suppress(OSError):
+                writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+                with open(writer, "wb") as writing:
+                    writing.write(key)
+            time.sleep(0.01)
+        with pytest.raises(RemoteConnectionRefused, match="closed from this side"):
+            future.result()
+    connection.connect_kwargs["key_filename"] = openssh.key
+    with connection:
+        assert connection.call(max, 1, 2) == 2
+
+
 def test_a_connection_may_be_opened_by_many_threads(openssh: Server) -> None:
     with connect(openssh) as connection, ThreadPoolExecutor(8) as pool:
         supervisors = set(pool.map(lambda _: connection.call(os.getppid), range(16)))
