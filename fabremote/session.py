@@ -142,7 +142,7 @@ class Session:
 
     def _await_place(self) -> None:
         # A callback of a finished call must not wait for others that it keeps from ending.
-        if not threading.current_thread().name.startswith("fabremote-service"):
+        if not Service.serves_here():
             self._waiting += 1
             try:
                 self._places.wait_for(lambda: self._taken < IN_FLIGHT or not self.alive)
