@@ -21,9 +21,9 @@ from fabremote.futures import RemoteFuture
 from fabremote.group_result import ByConnection
 from fabremote.group_work import max_workers, setting
 from fabremote.options import PythonOptions, check_names
-from fabremote.outbox import surely
 from fabremote.pool import Pool
 from fabremote.shipping.payload import check_callable, name_of
+from fabremote.threads import surely
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

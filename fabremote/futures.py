@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from fabremote.exceptions import RemoteCancelled
-from fabremote.outbox import surely
+from fabremote.threads import surely
 
 T = TypeVar("T")
 # Calls of a `map` that run at once unless told otherwise.

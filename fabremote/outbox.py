@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from fabremote.threads import start_thread, surely
+
 # The most bytes that wait to be sent, in an outbox: a host that reads nothing while it
 # gives cause for more is given up.
 LIMIT = 4 << 20
@@ -40,10 +42,7 @@ class Outbox:
 
     def _begin(self) -> None:
         if self._thread is None:
-            name = f"fabremote-outbox-{self._label}"
-            thread = threading.Thread(target=self._run, name=name, daemon=True)
-            thread.start()
-            self._thread = thread
+            self._thread = start_thread(f"fabremote-outbox-{self._label}", self._run)
 
     def _run(self) -> None:
         with self._lock:
@@ -76,44 +75,4 @@ class Outbox:
             self._thread.join(timeout)
 
 
-def soon(work: Callable[[], object], name: str = "fabremote-link") -> None:
-    """Have ``work`` done in a thread of its own, of this name: it may take a moment."""
-    threading.Thread(target=work, name=name, daemon=True).start()
-
-
-def surely(work: Callable[[], object]) -> None:
-    """Do ``work``, which may be done twice; once more where Ctrl-C comes amid it."""
-    try:
-        work()
-    except BaseException:
-        work()
-        raise
-
-
-def apart(work: Callable[[], None]) -> None:
-    """Do ``work`` where no Ctrl-C can cut an SSH packet in two, and wait for its end.
-
-    That would break the connection for all that runs over it. Interrupted is the
-    wait: ``work`` has to end by itself then, and soon.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        work()
-        return
-    failures: list[BaseException] = []
-    ended = threading.Event()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            ended.set()
-
-    threading.Thread(target=run, name="fabremote-sending", daemon=True).start()
-    ended.wait()
-    if failures:
-        raise failures[0]
-
-
-__all__ = ["Outbox", "apart", "soon", "surely"]
+__all__ = ["Outbox"]
