@@ -26,7 +26,6 @@ import fabric
 from benchmarks.__main__ import machine, version
 from benchmarks.far_side import PRINTING, make_bytes, print_lines
 from benchmarks.host import Host, same_python
-from benchmarks.lasting import in_flight
 from benchmarks.measure import take_turns
 from fabremote.demo.server import Server, serve
 
@@ -108,6 +107,17 @@ def _ssh_options(server: Server) -> list[str]:
     return words + [word for option in (*OPTIONS, QUIET) for word in ("-o", option)]
 
 
+def _few_at_once(begin: Callable[[], Any], end: Callable[[Any], object]) -> None:
+    """Begin all the calls, few at once, and wait for the end of each."""
+    waiting = []
+    for _ in range(CALLS):
+        waiting.append(begin())
+        if len(waiting) == IN_FLIGHT:
+            end(waiting.pop(0))
+    for call in waiting:
+        end(call)
+
+
 # The contenders: each yields what it can do, over a connection that is open.
 
 
@@ -127,7 +137,9 @@ def fabremotes(server: Server) -> Iterator[Actions]:
             "first": first,
             "fresh": lambda: fresh.call(len, "abc"),
             "lasting": lambda: lasting.call(len, "abc"),
-            "eight": lambda: in_flight(lasting, len, ["abc"] * CALLS),
+            "eight": lambda: _few_at_once(
+                lambda: lasting.submit(len, "abc"), lambda one: one.result()
+            ),
             "up": lambda: fresh.call(len, data),
             "down": lambda: fresh.call(make_bytes, SIZE),
             "prints": lambda: fresh.run(print_lines, LINES, WIDTH),
@@ -166,13 +178,7 @@ def mitogens(server: Server) -> Iterator[Actions]:
             child.shutdown(wait=True)
 
         def eight() -> None:
-            waiting = []
-            for _ in range(CALLS):
-                waiting.append(context.call_async(len, "abc"))
-                if len(waiting) == IN_FLIGHT:
-                    waiting.pop(0).get().unpickle()
-            for receiver in waiting:
-                receiver.get().unpickle()
+            _few_at_once(lambda: context.call_async(len, "abc"), lambda one: one.get().unpickle())
 
         numbers = iter(range(1000))
         yield {
@@ -273,20 +279,11 @@ def rpycs(server: Server) -> Iterator[Actions]:
         length = lasting.builtins.len
         later = async_(length)
 
-        def eight() -> None:
-            waiting = []
-            for _ in range(CALLS):
-                waiting.append(later("abc"))
-                if len(waiting) == IN_FLIGHT:
-                    waiting.pop(0).wait()
-            for result in waiting:
-                result.wait()
-
         yield {
             "first": first,
             "fresh": lambda: once(found),
             "lasting": lambda: length("abc"),
-            "eight": eight,
+            "eight": lambda: _few_at_once(lambda: later("abc"), lambda one: one.wait()),
             "up": lambda: length(data),
             "down": lambda: lasting.builtins.bytes(SIZE),
         }

@@ -8,6 +8,8 @@ import threading
 import weakref
 from typing import Protocol
 
+from fabremote.threads import start_thread
+
 
 class Closable(Protocol):
     """What there is to close."""
@@ -36,9 +38,7 @@ class Closer:
         with self._lock:
             self._open.add(opened)
             if self._thread is None:
-                name = "fabremote-closer"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                self._thread = start_thread("fabremote-closer", self._run)
 
     def forget(self, opened: Closable) -> None:
         """It is closed."""

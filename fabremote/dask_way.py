@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from paramiko import SSHException
 
 from fabremote.connection import CHANNEL_TIMEOUT
+from fabremote.threads import start_thread
 
 PIECE = 1 << 15
 
@@ -37,8 +37,7 @@ class Way:
         self.port: int = self._listener.getsockname()[1]
         self._over = False
         self._carried: set[socket.socket] = set()
-        self._thread = threading.Thread(target=self._listen, name="fabremote-way", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("fabremote-way", self._listen)
 
     def close(self) -> None:
         """Carry nothing any more: what is connected is disconnected."""
@@ -62,8 +61,7 @@ class Way:
                 here.close()
                 break
             self._carried.add(here)
-            name, arguments = "fabremote-way", (here, address)
-            threading.Thread(target=self._carry, name=name, args=arguments, daemon=True).start()
+            start_thread("fabremote-way", self._carry, here, address)
 
     def _carry(self, here: socket.socket, address: tuple[str, int]) -> None:
         try:
@@ -86,8 +84,7 @@ class Way:
             _hand_on(there.recv, here.sendall)
             _end(here)
 
-        thread = threading.Thread(target=down, name="fabremote-way-down", daemon=True)
-        thread.start()
+        thread = start_thread("fabremote-way-down", down)
         _hand_on(here.recv, there.sendall)
         there.close()
         thread.join()

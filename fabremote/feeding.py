@@ -45,6 +45,7 @@ class Feeder:
         self._stopped = self._used = False
         self._descriptor = _awaited(stream)
         self._wake = os.pipe() if self._descriptor is not None else ()
+        # Known before it runs: it may be the one that stops this.
         self._thread = threading.Thread(target=self._run, name="fabremote-stdin", daemon=True)
         self._thread.start()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fabremote.agent import wire
+from fabremote.threads import start_thread
 
 
 class Ticking(Protocol):
@@ -34,9 +35,7 @@ class Clock:
             self._paces[one] = pace
             self._due[one] = time.monotonic() + pace
             if self._thread is None:
-                name = "fabremote-heartbeat"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                self._thread = start_thread("fabremote-heartbeat", self._run)
             self._changed.notify()
 
     def remove(self, one: Ticking) -> None:
@@ -102,9 +101,7 @@ class Pulse:
             self.stop()
             # It may take a moment, which the clock has not.
             silence = self._seconds * wire.SILENCE / wire.BEAT
-            threading.Thread(
-                target=self._give_up, args=(silence,), name="fabremote-link", daemon=True
-            ).start()
+            start_thread("fabremote-link", self._give_up, silence)
         elif self._ticks % wire.BEAT == 0:
             self._send(beat(self._seconds))
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from fabremote.streams import show
+from fabremote.threads import start_thread
 
 # The longest line that is waited for, in characters; a longer one is shown in pieces.
 LONGEST = 1 << 20
@@ -116,9 +117,7 @@ class Terminal:
         with self.lock:
             self._waiting.add(stream)
             if self._thread is None:
-                name = "fabremote-labels"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                self._thread = start_thread("fabremote-labels", self._run)
 
     @contextlib.contextmanager
     def question(self, target: IO[str]) -> Iterator[None]:

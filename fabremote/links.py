@@ -18,8 +18,9 @@ from paramiko.common import cMSG_CHANNEL_WINDOW_ADJUST
 from fabremote.agent import wire
 from fabremote.bootstrap import COMMAND
 from fabremote.heartbeat import CLOCK
-from fabremote.outbox import Outbox, soon
+from fabremote.outbox import Outbox
 from fabremote.packets import Packets, Told
+from fabremote.threads import start_thread
 
 CHUNK = 1 << 18
 # How long data may still come after the agent's exit status, in seconds.
@@ -114,7 +115,7 @@ class ChannelLink:
         CLOCK.remove(self)
         self._late = True
         # Not the connection: others may run over it, who notice by themselves if it is dead.
-        soon(self.close)
+        start_thread("fabremote-link", self.close)
 
     def send(self, data: bytes | memoryview) -> None:
         # sendall() re-slices bytes at every packet; a memoryview costs nothing.
@@ -203,8 +204,7 @@ class ChannelLink:
             with contextlib.suppress(OSError, EOFError, SSHException):
                 what()
 
-        saying = threading.Thread(target=say, name="fabremote-link", daemon=True)
-        saying.start()
+        saying = start_thread("fabremote-link", say)
         saying.join(SAYING)
         if saying.is_alive():
             self._transport.close()
@@ -303,8 +303,7 @@ def read_on(
             take(data)
         end()
 
-    name = f"fabremote-reader-{label}"
-    threading.Thread(target=read, name=name, daemon=True).start()
+    start_thread(f"fabremote-reader-{label}", read)
 
 
 def parts(link: Link, piece: bytes | memoryview) -> Iterator[memoryview]:
@@ -326,9 +325,7 @@ def order(open_channel: Callable[[], Channel], command: str) -> None:
             channel.close()
 
     # paramiko waits for ever where the host says nothing.
-    ordering = threading.Thread(target=run, name="fabremote-link", daemon=True)
-    ordering.start()
-    ordering.join(BY_THE_WAY)
+    start_thread("fabremote-link", run).join(BY_THE_WAY)
 
 
 def release(link: Any) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from fabremote.labels import TERMINAL, is_terminal
 from fabremote.streams import show
+from fabremote.threads import start_thread
 
 # How long work must take to be worth a view, and how often the view is drawn anew, in seconds.
 WORTH = 0.5
@@ -37,8 +38,7 @@ class View:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         if wanted and possible():
-            self._thread = threading.Thread(target=self._run, name="fabremote-live", daemon=True)
-            self._thread.start()
+            self._thread = start_thread("fabremote-live", self._run)
 
     def began(self, place: int) -> None:
         """A host's work begins."""

@@ -14,8 +14,8 @@ from fabremote.exceptions import ResultError
 from fabremote.inboxes import Inbox
 from fabremote.items import Items, frames, order
 from fabremote.options import Options
-from fabremote.outbox import apart
 from fabremote.receiving import Data
+from fabremote.threads import apart, start_thread
 
 if TYPE_CHECKING:
     from fabremote.session import Session
@@ -67,8 +67,7 @@ class Messages(Inbox):
         if count > ASKED:
             raise self._flood()
         if count == 1:
-            name = f"fabremote-answers-{self.number}"
-            threading.Thread(target=self._answer_requests, name=name, daemon=True).start()
+            start_thread(f"fabremote-answers-{self.number}", self._answer_requests)
 
     def _answer_requests(self) -> None:
         while self._requests and self._provide is not None:

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from fabremote.threads import start_thread, surely
+
 # The most bytes that wait to be sent, in an outbox: a host that reads nothing while it
 # gives cause for more is given up.
 LIMIT = 4 << 20
@@ -26,7 +28,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._waiting = 0
         self._since: float | None = None
-        self._closed = False
+        self._serving = self._closed = False
 
     def post(self, data: bytes) -> bool:
         """Have whole frames sent; return False if too much waits already."""
@@ -35,13 +37,18 @@ class Outbox:
                 return True
             self._waiting += len(data)
             self._frames.put(data)
-            if self._thread is None:
-                name = f"fabremote-outbox-{self._label}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+            surely(self._begin)
             return self._waiting <= LIMIT
 
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = start_thread(f"fabremote-outbox-{self._label}", self._run)
+
     def _run(self) -> None:
+        with self._lock:
+            if self._serving:
+                return  # Ctrl-C came amid the start of the other, which runs nonetheless.
+            self._serving, self._thread = True, threading.current_thread()
         while (data := self._frames.get()) is not None:
             self._since = time.monotonic()
             # The reader sees a broken link too, and tells the calls.
@@ -68,35 +75,4 @@ class Outbox:
             self._thread.join(timeout)
 
 
-def soon(work: Callable[[], object], name: str = "fabremote-link") -> None:
-    """Have ``work`` done in a thread of its own, of this name: it may take a moment."""
-    threading.Thread(target=work, name=name, daemon=True).start()
-
-
-def apart(work: Callable[[], None]) -> None:
-    """Do ``work`` where no Ctrl-C can cut an SSH packet in two, and wait for its end.
-
-    That would break the connection for all that runs over it. Interrupted is the
-    wait: ``work`` has to end by itself then, and soon.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        work()
-        return
-    failures: list[BaseException] = []
-    ended = threading.Event()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            ended.set()
-
-    threading.Thread(target=run, name="fabremote-sending", daemon=True).start()
-    ended.wait()
-    if failures:
-        raise failures[0]
-
-
-__all__ = ["Outbox", "apart", "soon"]
+__all__ = ["Outbox"]

@@ -28,10 +28,11 @@ from fabremote.exceptions import RemoteCancelled, RemoteException
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, parts, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN, lost
-from fabremote.outbox import Outbox, apart, soon
+from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
+from fabremote.threads import apart, start_thread
 
 Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 Pieces = Sequence[bytes | memoryview]
@@ -141,7 +142,7 @@ class Session:
 
     def _await_place(self) -> None:
         # A callback of a finished call must not wait for others that it keeps from ending.
-        if not threading.current_thread().name.startswith("fabremote-service"):
+        if not Service.serves_here():
             self._waiting += 1
             try:
                 self._places.wait_for(lambda: self._taken < IN_FLIGHT or not self.alive)
@@ -261,7 +262,8 @@ class Session:
         """End the link, over which nothing can be sent; the next call gets another at once."""
         first, self._broken = not self._broken, True
         if first:
-            soon(self._link.close)  # The clock, which posts, ticks for other hosts, too.
+            # The clock, which posts, ticks for other hosts, too.
+            start_thread("fabremote-link", self._link.close)
 
     def send(self, data: bytes | memoryview, deadline: float | None = None) -> None:
         """Send whole frames."""
@@ -354,7 +356,7 @@ class Session:
             if self._ending:
                 return
             self._ending = True
-        soon(lambda: self._end(reason), f"fabremote-end-{self.label}")
+        start_thread(f"fabremote-end-{self.label}", self._end, reason)
 
     def _end(self, reason: str) -> None:
         self._pulse.stop()

@@ -14,7 +14,7 @@ from paramiko import Channel, ChannelException, SSHException
 from fabremote.configuration import remotely
 from fabremote.exceptions import RemoteInterpreterMissing
 from fabremote.options import Bound, Options
-from fabremote.outbox import apart
+from fabremote.threads import apart
 
 if TYPE_CHECKING:
     from fabremote.session import Session

@@ -22,7 +22,6 @@ import os
 import re
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,6 +38,7 @@ from fabremote.ssh_refusals import ALIASES
 from fabremote.ssh_settings import SSHSettings
 from fabremote.ssh_table import Option
 from fabremote.ssh_values import LOGLEVELS, Given, algorithms
+from fabremote.threads import start_thread
 from fabremote.transports import RenewingTransport
 
 _ALIASES = {old.lower(): new for old, new in ALIASES.items()}
@@ -360,12 +360,7 @@ def keep_alive(transport: Transport, settings: SSHSettings) -> None:
     transport.set_keepalive(0)
     if interval:
         patience = interval * settings.server_alive_count
-        threading.Thread(
-            target=_watch,
-            args=(transport, interval, patience),
-            name="fabremote-alive",
-            daemon=True,
-        ).start()
+        start_thread("fabremote-alive", _watch, transport, interval, patience)
 
 
 def _watch(transport: Transport, interval: int, patience: int) -> None:

@@ -14,6 +14,7 @@ from fabremote.heartbeat import CLOCK, beat
 from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.printing import clipped, printable
+from fabremote.threads import start_thread
 from fabremote.upload import FLOOR
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ class Greeting:
             if self._over or self.late:
                 return
             self.late = True
-            name = "fabremote-link"
-            self._closing = threading.Thread(target=self._link.close, name=name, daemon=True)
-            self._closing.start()
+            self._closing = start_thread("fabremote-link", self._link.close)
 
     def _send(self, data: bytes) -> None:
         # If the far side is gone, that shows in what is received.

@@ -29,6 +29,7 @@ from fabremote.exceptions import (
 from fabremote.receiving import Outcome
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.feeds import Feeds
+from fabremote.threads import start_thread
 
 
 class Reaper:
@@ -49,10 +50,7 @@ class Reaper:
         with self._lock:
             self._open += 1
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="fabremote-reaper", daemon=True
-                )
-                self._thread.start()
+                self._thread = start_thread("fabremote-reaper", self._run)
 
     def drop(self, call: Call) -> None:
         """End this one."""

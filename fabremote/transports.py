@@ -1,4 +1,4 @@
-"""paramiko's transport with quick ciphers first, and one that goes on while keys are renewed.
+"""paramiko's transport, with quick ciphers first, which goes on while keys are renewed.
 
 If the host closes a channel meanwhile, paramiko answers that in the thread that
 reads, where it waits until keys are renewed, which takes the same thread to read
@@ -15,10 +15,13 @@ from typing import Any
 import paramiko
 from paramiko import SSHException
 
+from fabremote.threads import start_thread
 
-class FastTransport(paramiko.Transport):
-    """Asks for AES-GCM first, which paramiko prefers less than AES with a hash of each packet.
 
+class RenewingTransport(paramiko.Transport):
+    """Sends from another thread, in order, what its own can't send before keys are renewed.
+
+    It asks for AES-GCM first, which paramiko prefers less than AES with a hash of each packet.
     The hashes it compares byte by byte in Python (measured: with them connecting takes
     a tenth more processor time here, and a small exchange a seventh).
     """
@@ -27,13 +30,6 @@ class FastTransport(paramiko.Transport):
         super().__init__(sock, **options)
         offered = self.get_security_options()
         offered.ciphers = sorted(offered.ciphers, key=lambda name: "-gcm@" not in name)
-
-
-class RenewingTransport(FastTransport):
-    """Sends from another thread, in order, what its own can't send before keys are renewed."""
-
-    def __init__(self, sock: Any, **options: Any) -> None:
-        super().__init__(sock, **options)
         self._late: deque[Any] = deque()
         self._late_lock = threading.Lock()
 
@@ -46,8 +42,7 @@ class RenewingTransport(FastTransport):
                     if len(self._late) > 1:
                         return  # the thread that sends the others sends it, too
             if late:
-                name = f"fabremote-late-{self.name}"
-                threading.Thread(target=self._send_late, name=name, daemon=True).start()
+                start_thread(f"fabremote-late-{self.name}", self._send_late)
                 return
         super()._send_user_message(data)  # type: ignore[misc]
 
@@ -62,4 +57,4 @@ class RenewingTransport(FastTransport):
                     return
 
 
-__all__ = ["FastTransport", "RenewingTransport"]
+__all__ = ["RenewingTransport"]

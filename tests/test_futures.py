@@ -20,6 +20,7 @@ from invoke.context import Context
 
 from fabremote import Connection, Interpreter, RemoteCancelled, ShippingError, wrap
 from fabremote.calls import Call
+from fabremote.demo.server import Server
 
 
 @pytest.fixture
@@ -259,6 +260,29 @@ def test_nothing_of_the_users_runs_in_the_thread_that_receives(conn_openssh: Con
     receiving = [one.name for one in threading.enumerate() if isinstance(one, paramiko.Transport)]
     assert receiving
     assert set(receiving).isdisjoint(threads + THREADS)
+
+
+def test_callbacks_may_close_each_others_connections(openssh: Server, tmp_path: Path) -> None:
+    gate, both = tmp_path / "gate", threading.Barrier(2)
+    closed: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def close(other: Connection) -> None:
+        both.wait(60)
+        other.close()
+        closed.put(other.host)
+
+    # Of two names, as two hosts have.
+    hosts = openssh.hosts[0], "localhost"
+    first, second = (
+        Connection(host, openssh.user, openssh.port, connect_kwargs=openssh.connect_kwargs)
+        for host in hosts
+    )
+    with first, second:
+        for one, other in ((first, second), (second, first)):
+            future = one.python().submit(wait_for, str(gate))
+            future.add_done_callback(lambda _, other=other: close(other))
+        gate.touch()
+        assert {closed.get(timeout=60) for _ in hosts} == set(hosts)
 
 
 def test_a_callback_is_called_whenever_it_is_added(conn_openssh: Connection) -> None:

@@ -23,8 +23,8 @@ NAME = fabremote.__name__
 LAYERS = (
     {"agent"},  # runs on the remote host, and shares its frames with this side
     {"remote"},  # runs there too, sent with the calls that need it
-    {"bootstrap", "closing", "exceptions", "printing", "sockets", "terminals", "transports"}
-    | {"upload"},
+    {"bootstrap", "closing", "exceptions", "printing", "sockets", "terminals"}
+    | {"threads", "transports", "upload"},
     {"hostkey_certificate", "hostkey_offer", "hostkeys", "known_hosts"},
     {"ssh_*"},
     {"persistence"},

@@ -23,6 +23,7 @@ import asyncssh
 
 from fabremote.demo import processes
 from fabremote.demo.base import Server, ServerError, free_port
+from fabremote.threads import start_thread
 
 CHUNK = 1 << 18
 START_TIMEOUT = 15.0
@@ -67,10 +68,7 @@ class EmbeddedServer(Server):
         return [session.pid for session in list(self.sessions) if session.pid is not None]
 
     def _start(self) -> None:
-        self._thread = threading.Thread(
-            target=self._run, name="fabremote-embedded-server", daemon=True
-        )
-        self._thread.start()
+        self._thread = start_thread("fabremote-embedded-server", self._run)
         started = self._ready.wait(START_TIMEOUT)
         if self._failure is not None or not started:
             raise ServerError("the embedded SSH server didn't start") from self._failure
