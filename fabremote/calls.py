@@ -360,8 +360,7 @@ class Call(Messages):
                 if enough():
                     return None
                 self.expire()
-        except BaseException as error:
-            # Ctrl-C, or another exception thrown into this thread.
+        except BaseException as error:  # Ctrl-C, or another one thrown into this thread.
             self._interrupt(error)
         try:
             self._drain(time.monotonic() + notices.LAST_WORD, lambda: self.done)
@@ -378,7 +377,8 @@ class Call(Messages):
                 self.close_stream()
                 self._drain(time.monotonic() + notices.LAST_WORD, lambda: self.done or self.killed)
                 self._failure = error
-        finally:
+            self.abort(error)
+        except BaseException:  # Ctrl-C again: the call is killed now, and the first one raised.
             self.abort(error)
 
     def _drain(self, deadline: float | None, ended: Callable[[], bool]) -> None:

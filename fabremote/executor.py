@@ -23,6 +23,7 @@ from fabremote.group_work import max_workers, setting
 from fabremote.options import PythonOptions, check_names
 from fabremote.pool import Pool
 from fabremote.shipping.payload import check_callable, name_of
+from fabremote.threads import surely
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -209,7 +210,7 @@ class RemoteExecutor(concurrent.futures.Executor):
         try:
             self._pool.join()
         except BaseException:
-            self._pool.cancel(running=True)
+            surely(lambda: self._pool.cancel(running=True))
             self._pool.join()
             raise
 
@@ -219,10 +220,12 @@ class RemoteExecutor(concurrent.futures.Executor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None and not issubclass(kind, Exception):
-            # Ctrl-C: nobody waits for what still runs.
-            self._pool.cancel(running=True)
-        self.shutdown()
+        try:
+            if kind is not None and not issubclass(kind, Exception):
+                # Ctrl-C: nobody waits for what still runs.
+                surely(lambda: self._pool.cancel(running=True))
+        finally:
+            self.shutdown()
 
 
 class Batch:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from fabremote.exceptions import RemoteCancelled
+from fabremote.threads import surely
 
 T = TypeVar("T")
 # Calls of a `map` that run at once unless told otherwise.
@@ -37,6 +38,7 @@ class RemoteFuture(concurrent.futures.Future[T]):
         self._condition = _Condition()
         self._name = name
         self._kill = cancel
+        self._killed = False
         # What becomes of it when nobody wants its result any more, if not `cancel`.
         self._drop: Callable[[], object] | None = None
         self._cancelling = threading.Lock()
@@ -48,13 +50,15 @@ class RemoteFuture(concurrent.futures.Future[T]):
     def cancel(self) -> bool:
         """Kill the call unless it is done; return whether it is cancelled now."""
         with self._cancelling:
-            if self.cancelled():
-                return True
-            if not super().cancel():
-                return False
-            # Tells those who wait in as_completed() or wait().
-            self.set_running_or_notify_cancel()
-        self._kill()
+            if not self.cancelled():
+                if not super().cancel():
+                    return False
+                # Tells those who wait in as_completed() or wait().
+                self.set_running_or_notify_cancel()
+        if not self._killed:
+            # By the next cancel() where Ctrl-C comes amid this.
+            surely(self._kill)
+            self._killed = True
         return True
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:

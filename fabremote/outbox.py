@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from fabremote.threads import start_thread
+from fabremote.threads import start_thread, surely
 
 # The most bytes that wait to be sent, in an outbox: a host that reads nothing while it
 # gives cause for more is given up.
@@ -28,7 +28,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._waiting = 0
         self._since: float | None = None
-        self._closed = False
+        self._serving = self._closed = False
 
     def post(self, data: bytes) -> bool:
         """Have whole frames sent; return False if too much waits already."""
@@ -37,12 +37,18 @@ class Outbox:
                 return True
             self._waiting += len(data)
             self._frames.put(data)
-            if self._thread is None:
-                name = f"fabremote-outbox-{self._label}"
-                self._thread = start_thread(name, self._run)
+            surely(self._begin)
             return self._waiting <= LIMIT
 
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = start_thread(f"fabremote-outbox-{self._label}", self._run)
+
     def _run(self) -> None:
+        with self._lock:
+            if self._serving:
+                return  # Ctrl-C came amid the start of the other, which runs nonetheless.
+            self._serving, self._thread = True, threading.current_thread()
         while (data := self._frames.get()) is not None:
             self._since = time.monotonic()
             # The reader sees a broken link too, and tells the calls.

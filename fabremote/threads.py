@@ -17,6 +17,15 @@ def start_thread(name: str, work: Callable[..., object], *arguments: Any) -> thr
     return thread
 
 
+def surely(work: Callable[[], object]) -> None:
+    """Do ``work``, which may be done twice; once more where Ctrl-C comes amid it."""
+    try:
+        work()
+    except BaseException:
+        work()
+        raise
+
+
 def apart(work: Callable[[], None]) -> None:
     """Do ``work`` where no Ctrl-C can cut an SSH packet in two, and wait for its end.
 
@@ -43,4 +52,4 @@ def apart(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
-__all__ = ["apart", "start_thread"]
+__all__ = ["apart", "start_thread", "surely"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import io
+import os
 import signal
 import sys
 import threading
@@ -17,8 +18,10 @@ from typing import Any
 import pytest
 
 import fabremote
-from fabremote import Connection
+from fabremote import Connection, RemoteExecutor
+from fabremote.calls import Call
 from fabremote.heartbeat import Clock
+from fabremote.outbox import Outbox
 from fabremote.packets import Packets
 from tests.faults import settled
 
@@ -133,3 +136,81 @@ def test_a_future_that_is_held_here_holds_up_no_other_call(
             # It comes after the other's answer.
             assert pool.submit(py.call, max, 1, 2).result(20) == 2
         assert future.result(20) is True
+
+
+@contextlib.contextmanager
+def interrupted(function: Any) -> Iterator[None]:
+    """Have Ctrl-C come in this thread as ``function`` is next entered."""
+
+    def profile(frame: FrameType, event: str, arg: Any) -> None:
+        if event == "call" and frame.f_code is function.__code__:
+            interrupt(frame)
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def stay(path: str) -> None:
+    Path(f"{path}.begun").write_text(str(os.getpid()))
+    Path(f"{path}.begun").rename(path)
+    time.sleep(600)
+
+
+def begun(path: Path) -> int:
+    """Return the process that wrote ``path``."""
+    assert settled(path.exists, 60)
+    return int(path.read_text())
+
+
+def gone(pid: int) -> bool:
+    # Sooner than a sign of life would have what was left unsent go with it.
+    return settled(lambda: not Path(f"/proc/{pid}").exists(), 10)
+
+
+@pytest.mark.parametrize("place", [Outbox.post, threading.Thread.__init__, threading.Thread.start])
+def test_what_is_cancelled_ends_though_ctrl_c_comes_amid_it(
+    conn_openssh: Connection, tmp_path: Path, place: Any
+) -> None:
+    future = conn_openssh.python().submit(stay, str(tmp_path / "pid"))
+    pid = begun(tmp_path / "pid")
+    with interrupted(place), pytest.raises(KeyboardInterrupt):
+        future.cancel()
+    assert future.cancelled()
+    assert gone(pid)
+
+
+@pytest.mark.parametrize("place", [Call.abort, Call.kill, Outbox.post, Outbox._begin])
+def test_a_second_ctrl_c_leaves_no_call_running(
+    conn_openssh: Connection, tmp_path: Path, place: Any
+) -> None:
+    conn_openssh.call(max, 1, 2)
+    path = tmp_path / "pid"
+
+    def first() -> None:
+        begun(path)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=first, daemon=True)
+    pressing.start()
+    with interrupted(place), pytest.raises(KeyboardInterrupt):
+        conn_openssh.call(stay, str(path))
+    pressing.join()
+    assert gone(begun(path))
+    assert conn_openssh.call(max, 1, 2) == 2
+
+
+def test_a_second_ctrl_c_waits_for_no_work_of_an_executor(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    def work() -> None:
+        with RemoteExecutor([conn_openssh]) as executor:
+            executor.submit(stay, str(tmp_path / "pid"))
+            begun(tmp_path / "pid")
+            raise KeyboardInterrupt
+
+    with interrupted(Outbox._begin), pytest.raises(KeyboardInterrupt):
+        work()
+    assert gone(begun(tmp_path / "pid"))
