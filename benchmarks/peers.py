@@ -238,35 +238,13 @@ def execnets(server: Server) -> Iterator[Actions]:
 
 @contextmanager
 def rpycs(server: Server) -> Iterator[Actions]:
-    """Yield RPyC's: deployed without installation; a connection to it forks a process."""
-    from plumbum import SshMachine
+    """Yield RPyC's: a connection to its server forks a process."""
     from rpyc.utils.helpers import async_
-    from rpyc.utils.zerodeploy import DeployedServer
 
-    options = _ssh_options(server)[4:]
     data = make_bytes(SIZE)
 
-    @contextmanager
-    def deployed() -> Iterator[Any]:
-        with (
-            SshMachine(
-                server.hosts[0],
-                user=server.user,
-                port=server.port,
-                keyfile=server.key,
-                ssh_opts=options,
-                scp_opts=options,
-            ) as machine,
-            DeployedServer(
-                machine,
-                server_class="rpyc.utils.server.ForkingServer",
-                python_executable=sys.executable,
-            ) as found,
-        ):
-            yield found
-
     def first() -> None:
-        with deployed() as another:
+        with _deployed(server) as another:
             once(another)
 
     def once(place: Any) -> None:
@@ -274,7 +252,7 @@ def rpycs(server: Server) -> Iterator[Actions]:
         connection.builtins.len("abc")
         connection.close()
 
-    with deployed() as found:
+    with _deployed(server) as found:
         lasting = found.classic_connect()
         length = lasting.builtins.len
         later = async_(length)
@@ -288,6 +266,31 @@ def rpycs(server: Server) -> Iterator[Actions]:
             "down": lambda: lasting.builtins.bytes(SIZE),
         }
         lasting.close()
+
+
+@contextmanager
+def _deployed(server: Server) -> Iterator[Any]:
+    """Yield RPyC's server, deployed there without installation."""
+    from plumbum import SshMachine
+    from rpyc.utils.zerodeploy import DeployedServer
+
+    options = _ssh_options(server)[4:]
+    with (
+        SshMachine(
+            server.hosts[0],
+            user=server.user,
+            port=server.port,
+            keyfile=server.key,
+            ssh_opts=options,
+            scp_opts=options,
+        ) as machine,
+        DeployedServer(
+            machine,
+            server_class="rpyc.utils.server.ForkingServer",
+            python_executable=sys.executable,
+        ) as found,
+    ):
+        yield found
 
 
 @contextmanager

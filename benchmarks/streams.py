@@ -87,9 +87,9 @@ def measure(host: Host) -> list[Row]:
                 rounds=ROUNDS,
             )
         )
-    size = PIECE * PIECES
+    large = found["large"], "raw channel", found["raw large"]
     return [
-        rates_row("64 items of 1 MiB", size, found["large"], "raw channel", found["raw large"]),
+        rates_row("64 items of 1 MiB", PIECE * PIECES, *large),
         times_row(f"{SMALL} numbers", found["small"], "raw, as many", found["raw small"]),
         times_row(f"{SMALL} numbers ahead", found["ahead"], "raw, down", found["raw small"]),
         times_row(f"{TRIPS} send()", found["trips"], "raw echoes", found["raw trips"]),

@@ -307,35 +307,28 @@ class Connection(RemoteCalls, fabric.Connection):
             if remotely(self)["verify_host_keys"]:
                 verification.prepare(self)
             direct = not self.gateway and "sock" not in self.connect_kwargs
-            attempt = self._open_promptly if direct else self._open_behind
+            attempt = self._open_promptly if direct else self._open_over
             self._set(_fabremote_socket=None, _fabremote_given_up=False)
             with told_by_errors():
                 result = persist(attempt, self.time_to_connect(), lambda: self._fabremote_socket)
             self.stay_alive()
             return result
 
-    def _open_behind(self) -> Any:
-        given = self.connect_kwargs
-        self._set(connect_kwargs={"transport_factory": RenewingTransport, **given})
-        try:
-            return super().open()
-        except BaseException:
-            # Through a gateway a channel would be left.
-            sockets.let_go(self.client)
-            raise
-        finally:
-            self._set(connect_kwargs=given)
-
     def _open_promptly(self) -> Any:
+        return self._open_over(self.make_socket())
+
+    def _open_over(self, sock: Any = None) -> Any:
+        """Open as Fabric does, over a socket if there is one."""
         given = self.connect_kwargs
-        sock = self.make_socket()
-        # Fabric has no way to pass a socket but these, which stay the caller's.
-        made = {"transport_factory": RenewingTransport, **given, "sock": sock}
-        self._set(connect_kwargs=made)
+        # Fabric has no way to pass them but these, which stay the caller's.
+        made = {"transport_factory": RenewingTransport, **given}
+        self._set(connect_kwargs=made if sock is None else {**made, "sock": sock})
         try:
             return super().open()
         except BaseException:
-            sock.close()
+            if sock is not None:
+                sock.close()
+            # Through a gateway a channel would be left.
             sockets.let_go(self.client)
             self._set(_fabremote_proxy_status=getattr(sock, "status", None))
             raise

@@ -281,6 +281,11 @@ def test_every_page_is_in_the_site() -> None:
     assert sorted(pages) == [page.name for page in PAGES]
 
 
+def test_the_first_page_leads_to_every_other() -> None:
+    links = re.findall(r"\]\((\w+\.md)\)", (DOCS / "index.md").read_text("utf-8"))
+    assert sorted({*links, "index.md"}) == [page.name for page in PAGES]
+
+
 # The examples
 
 

@@ -226,10 +226,10 @@ NUMPY: list[tuple[Any, ...]] = [
 ]
 
 
-def pandas_cases() -> list[tuple[Any, ...]]:
-    """Those that need arrays and indexes as arguments."""
+def pandas_parts() -> list[tuple[Any, ...]]:
+    """Scalars, dtypes and arrays, of which some need arrays and indexes as arguments."""
     np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
-    ints, index, columns = np.arange(3), pd.RangeIndex(3), pd.Index(["a"])
+    ints, columns = np.arange(3), pd.Index(["a"])
     far, table = pd.RangeIndex(10**12), np.zeros((2, 2))
     return [
         ("pandas_NaT", 1),
@@ -264,6 +264,15 @@ def pandas_cases() -> list[tuple[Any, ...]]:
         ("pandas_IntegerArray", ints, np.array([True])),
         ("pandas_BooleanArray", ints, np.array([True] * 3)),
         ("pandas_FloatingArray", [1.0], [False]),
+    ]
+
+
+def pandas_tables() -> list[tuple[Any, ...]]:
+    """Indexes, series and tables."""
+    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    ints, index, columns = np.arange(3), pd.RangeIndex(3), pd.Index(["a"])
+    far, table = pd.RangeIndex(10**12), np.zeros((2, 2))
+    return [
         ("pandas_RangeIndex", 0, 10, 0, None),
         ("pandas_RangeIndex", 0, 10, 1, []),
         ("pandas_RangeIndex", 0, HUGE, 1, None),
@@ -331,7 +340,7 @@ def test_malformed_objects_of_numpy_are_refused(case: tuple[Any, ...]) -> None:
 
 
 def test_malformed_objects_of_pandas_are_refused() -> None:
-    for case in pandas_cases():
+    for case in pandas_parts() + pandas_tables():
         check_refused(*case)
 
 

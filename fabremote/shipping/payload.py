@@ -110,13 +110,8 @@ def dump(
         pickler.extras.add("importing")
     if makes_stream(fn):
         pickler.extras.add("streaming")
-    front = marshal.dumps(header, MARSHAL)
-    size = _LENGTH.size + len(front) + chunks.size
-    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
-    if size <= _SMALL:
-        pieces = [b"".join(pieces)]
-    pieces += [data for _, data in chunks.beside or ()]
     pickler.extras.update(name for name, _ in parts)
+    pieces = _pieces(header, chunks)
     parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(pickler.extras))
     files = pickler.files.union(source.file for source in scope.bundle.values())
     if memory is not None:
@@ -126,6 +121,16 @@ def dump(
     forwarder = Forwarder(scope, files, memory)
     feeds = Feeds(pickler, name_of(fn))
     return Payload(parcel, pickler.classes, forwarder.modules, files, forwarder.part, feeds)
+
+
+def _pieces(header: dict[str, Any], chunks: Chunks) -> list[bytes | memoryview]:
+    """Return what is sent, in order: all that is small in one piece."""
+    front = marshal.dumps(header, MARSHAL)
+    size = _LENGTH.size + len(front) + chunks.size
+    pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
+    if size <= _SMALL:
+        pieces = [b"".join(pieces)]
+    return pieces + [data for _, data in chunks.beside or ()]
 
 
 def _header(
