@@ -10,7 +10,7 @@ from typing import Any
 
 import paramiko
 
-from benchmarks.far_side import FORK_PER_CALL
+from benchmarks.far_side import FORK_PER_CALL, nothing
 from benchmarks.host import Host, drain, read_exactly, run_raw
 from benchmarks.measure import Row, medians, take_turns, times_row
 
@@ -28,6 +28,7 @@ def measure(host: Host) -> list[Row]:
                 {
                     "bound": lambda: python.call(len, "abc"),
                     "unbound": lambda: conn.call(len, "abc"),
+                    "own": lambda: python.call(nothing),
                     "fork": forking(client),
                     "exec": lambda: drain(run_raw(client, "pass")),
                 },
@@ -42,6 +43,7 @@ def measure(host: Host) -> list[Row]:
         times_row("call, options bound", found["bound"], spawn, found["exec"], at_most=0.12),
         times_row("call, no options", found["unbound"], fork, found["fork"], at_most=1.3),
         times_row("call, no options", found["unbound"], spawn, found["exec"], at_most=0.12),
+        times_row("call of an own module's function", found["own"], fork, found["fork"]),
     ]
 
 

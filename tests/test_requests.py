@@ -276,20 +276,54 @@ class Told(Supervisor):
 def test_a_large_module_is_not_compiled_ahead_and_what_is_dropped_makes_room() -> None:
     supervisor = Told()
     made = importing.Compiling(supervisor)
-    small, large = b"s" * 16, b"l" * 16
-    supervisor.blobs = {small: [b"x" * 1000], large: [b"x" * 200_000]}
-    for _ in range(2):
-        made.use(b"list", [b"first", small, large])
-    assert list(made.told) == [small]
-    assert [data[:1] for data in supervisor.said] == [forker.COMPILE]
-    assert made.room < importing.KEPT
+    names = listed, roots, small, large, huge = [bytes([letter]) * 16 for letter in b"irslh"]
+    sizes = 64, 20, 1000, 200_000, importing.KEPT
+    supervisor.blobs = {n: [b"x" * size] for n, size in zip(names, sizes, strict=True)}
+    made.use(listed, [roots, small, large, huge])
+    assert not supervisor.said
+    made.use(listed, [roots, small, large, huge])
+    assert sorted(made.told) == sorted([listed, roots, small, large])
+    assert {data[5:21]: data[:1] for data in supervisor.said} == {
+        small: forker.COMPILE,
+        large: forker.KEEP,
+        listed: forker.KEEP,
+        roots: forker.KEEP,
+    }
+    del supervisor.said[:]
+    room = made.room
     made.drop(small)
-    assert made.room == importing.KEPT
-    assert supervisor.said[1] == forker.FORGET + small
-    made.drop(b"list")
+    assert made.room == room + 1016
+    assert supervisor.said == [forker.FORGET + small]
+    made.drop(listed)
     for _ in range(2):
-        made.use(b"list", [b"first", small])
-    assert list(made.told) == [small]
+        made.use(listed, [roots, small])
+    assert sorted(made.told) == sorted([listed, roots, small, large])
+
+
+def test_modules_that_calls_use_again_are_there_from_birth(local: Any, package: Path) -> None:
+    """Also those too large to be compiled ahead; but they are modules for their calls alone."""
+    filling = "# " + 200_000 * "x"
+    (package / "long.py").write_text(f"def size(): return len(__doc__ or '')\n{filling}\n")
+    size = importlib.import_module("reqs.long").size
+    assert [local.call(size) for _ in range(5)] == [0] * 5
+
+    def born() -> tuple[int, int, bool]:
+        blobs = sys.modules["_fabremote_agent.loader"].BLOBS.values()
+        parts = sys.modules["_fabremote_agent.importing"].PARTS.values()
+        large = sum(len(each) > 200_000 for each in blobs)
+        small = sum(each[0] == "reqs" for each in parts)
+        bundle = sys.modules["_fabremote_agent.bundle"].BUNDLE
+        return large, small, "reqs" in bundle or "reqs" in sys.modules
+
+    def rehearsed() -> list[Any]:
+        agent = {name: sys.modules[f"_fabremote_agent.{name}"] for name in ("importing", "worker")}
+        made = agent["importing"]
+        left = made.Finder in sys.meta_path or made.Entry in sys.path_hooks
+        left = left or made.BUNDLE or made.ROOTS or made.INSTALLED or made.READY
+        return [len(agent["worker"].REHEARSALS), made.REHEARSED in sys.modules, bool(left)]
+
+    assert settled(lambda: local.call(born) == (1, 1, False))
+    assert settled(lambda: local.call(rehearsed) == [1, False, False])
 
 
 def test_what_an_own_module_imports_of_the_standard_library_is_there_ahead(

@@ -17,6 +17,8 @@ from .bundle import BUNDLE, CODES, DIGEST, FAILED, MIXED, MODULE, NAMESPACE, ask
 # What the entry in a sent package's __path__ begins with; no folder of this host.
 VIRTUAL = "<sent>/"
 
+# What the forker has read of the modules that it was given, by digest.
+PARTS = {}  # type: dict[bytes, tuple[str, str, str, int]]
 # The modules of this call that the forker compiled ahead.
 READY = {}  # type: dict[str, object]
 # What takes long to import and does nothing else: done ahead where own modules import it.
@@ -24,9 +26,12 @@ SHARED = frozenset(
     ["__future__", "contextlib", "copy", "dataclasses", "datetime", "enum", "fnmatch", "glob"]
     + ["json", "math", "pathlib", "re", "string", "textwrap", "typing"]
 )
-# The most source whose code the forker keeps, and of one module, in bytes.
+# The most source that the forker keeps, and of one module that it compiles, in bytes.
 KEPT = 1 << 24
 LARGEST = 100000
+# The module that is imported in vain, and what stands for digests: its list's, and that one's.
+REHEARSED = "_fabremote_rehearsed"
+IN_VAIN = [bytes([each]) * DIGEST for each in range(3)]
 # The lists of modules that are installed; one, but in a lasting process.
 INSTALLED = set()  # type: set[bytes]
 # The top-level names below which the caller has modules, and what it hasn't there.
@@ -40,7 +45,7 @@ def install(digest):
         return
     listed = loader.BLOBS[digest]
     digests = [listed[n : n + DIGEST] for n in range(0, len(listed), DIGEST)]
-    parts = [marshal.loads(loader.BLOBS[each]) for each in digests]
+    parts = [PARTS.get(each) or marshal.loads(loader.BLOBS[each]) for each in digests]
     ROOTS.update(parts[0])
     take(parts[1:])
     for each, part in zip(digests, parts):
@@ -303,51 +308,72 @@ class Resource:
 
 
 class Compiling:
-    """In the supervisor: what the forker was given to compile."""
+    """In the supervisor: what the forker was given to keep and to compile."""
 
     def __init__(self, supervisor):
         self.supervisor = supervisor
         # How many calls there were for each list of modules.
         self.uses = {}
-        # The modules that the forker has: digest -> size; and its room.
+        # What the forker has, which each worker forked from then on is born with:
+        # digest -> size; and its room.
         self.told = {}
         self.room = KEPT
 
     def use(self, digest, listed):
-        """Have modules compiled ahead of the calls to come, the second time that they are used."""
+        """Have modules there ahead of the calls to come, the second time that they are used."""
         self.uses[digest] = self.uses.get(digest, 0) + 1
         if self.uses[digest] == 2:
-            # The first of a list is no module.
-            for each in set(listed[1:]).difference(self.told):
+            # Neither the list nor its first is a module.
+            modules = set(listed[1:])
+            for each in modules.union((digest, listed[0])).difference(self.told):
                 blob = each + b"".join(self.supervisor.blobs[each])
-                if len(blob) <= min(LARGEST, self.room):
+                if len(blob) <= self.room:
                     self.told[each] = len(blob)
                     self.room -= len(blob)
+                    small = each in modules and len(blob) <= LARGEST
                     size = worker.LENGTH.pack(len(blob))
-                    self.supervisor.tell(forker.COMPILE + size + blob)
+                    self.supervisor.tell((forker.COMPILE if small else forker.KEEP) + size + blob)
 
     def drop(self, digest):
-        """Have the code of a module forgotten that no later call needs."""
+        """Have what no later call needs forgotten."""
         self.uses.pop(digest, None)
         if digest in self.told:
             self.room += self.told.pop(digest)
             self.supervisor.tell(forker.FORGET + digest)
 
 
-def prepare(digest, blob):
+def prepare(digest):
     """In the forker, keep the code of a module, and have what it imports of `SHARED`."""
-    name, text, file, _ = marshal.loads(blob)
     try:
+        PARTS[digest] = name, text, file, _ = marshal.loads(loader.BLOBS[digest])
+        del loader.BLOBS[digest]
         CODES[digest] = code = compiled(name, text, file)
         for each in SHARED.intersection(code.co_names):
             __import__(each)
     except Exception:
         # A worker finds out what is wrong.
         pass
+    if rehearse not in worker.REHEARSALS:
+        worker.REHEARSALS.append(rehearse)
+        loader.BLOBS[IN_VAIN[0]] = b"".join(IN_VAIN[1:])
+        PARTS.update(zip(IN_VAIN[1:], ([REHEARSED], (REHEARSED, "", REHEARSED, MODULE))))
+        CODES[IN_VAIN[2]] = compiled(REHEARSED, "", REHEARSED)
+        for _ in range(worker.WARM):
+            rehearse()
     worker.freeze()
 
 
+def rehearse():
+    """Import a module that was sent, in vain; see `worker.rehearse`."""
+    install(IN_VAIN[0])
+    __import__(REHEARSED)
+    del sys.modules[REHEARSED], sys.meta_path[0], sys.path_hooks[0]
+    for made in BUNDLE, READY, ROOTS, INSTALLED, loader.SHIPPED_FILES:
+        made.clear()
+
+
 def forget(digest, waiting):
-    """In the forker, drop a module, which may wait to be compiled."""
-    waiting[:] = [each for each in waiting if each[0] != digest]
-    CODES.pop(digest, None)
+    """In the forker, drop what it has by a digest, which may wait to be compiled."""
+    waiting[:] = [each for each in waiting if each != digest]
+    for kept in loader.BLOBS, PARTS, CODES:
+        kept.pop(digest, None)

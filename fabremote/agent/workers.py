@@ -58,8 +58,10 @@ class Worker:
         self.relayed = 0.0
         # How many bytes went into the payload's pipe, and how many of them nobody will read.
         self.poured, self.unread = 0, -1
-        # A lasting process's own number, its last call and those that wait, the blobs it has.
-        self.home, self.turn, self.turns, self.given = None, None, [], set()
+        # The blobs that it has: those of the forker, from birth, and a lasting process's.
+        self.given = set(supervisor.compiling.told) if supervisor.compiling else set()
+        # A lasting process's own number, its last call and those that wait.
+        self.home, self.turn, self.turns = None, None, []
 
     def born(self, pid):
         """The worker's process is there."""
@@ -69,7 +71,7 @@ class Worker:
             self.cancel()
 
     def begin(self, number, flags, blobs):
-        """Bind the worker to its call, whose ``blobs`` (digest, pieces) go first."""
+        """Bind the worker to its call; of its ``blobs`` (digest, pieces) it gets what it lacks."""
         self.number = number
         self.pack = wire.packer(flags)
         if flags & wire.LASTING:
@@ -78,6 +80,7 @@ class Worker:
         self.anew = flags & (wire.HAS_PTY | wire.HAS_STDIN) == wire.HAS_PTY
         if not flags & (wire.HAS_PTY | wire.HAS_STDIN):
             self.drop(self.stdin)
+        blobs = [blob for blob in blobs if blob[0] not in self.given]
         if blobs:
             self.queues[self.payload] = bundle.blob_message(blobs)
             self.supervisor.watch(self.payload, lambda: self.pour(self.payload), select.POLLOUT)
