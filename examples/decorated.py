@@ -4,8 +4,7 @@ Run it with the names of hosts that you can log in to, as `ssh` knows them::
 
     python decorated.py web1 web2
 
-Their host keys must be in ~/.ssh/known_hosts, and they need a Python of the same minor version as
-the one that runs this.
+Their host keys must be in ~/.ssh/known_hosts, and they need a Python, 3.6 or newer.
 """
 
 import os

@@ -8,7 +8,7 @@ Run them in this folder, on any hosts that you can log in to::
     fab -H web1 tail-log --path /var/log/syslog --lines 5
     fab -H web1 tail-log --follow        (until Ctrl-C)
 
-The hosts need a Python of the same minor version as the one that runs ``fab``.
+The hosts need a Python, 3.6 or newer.
 """
 
 import os

@@ -4,8 +4,7 @@ Run it with the names of hosts that you can log in to::
 
     python facts.py web1 web2 web3
 
-The hosts need a Python of the same minor version as the one that runs this. The exit status is 1
-if a host could not be asked.
+The hosts need a Python, 3.6 or newer. The exit status is 1 if a host could not be asked.
 """
 
 import os

@@ -72,8 +72,10 @@ class Labelled:
 )
 def search(c, hosts, pattern, path, follow=False):
     """Show the lines of logs that match, from all hosts at once."""
-
-    names, failed, total = [host.strip() for host in hosts.split(",")], 0, 0
+    names = [host.strip() for host in hosts.split(",") if host.strip()]
+    if not names:
+        raise Exit("--hosts names no host", 1)
+    failed = total = 0
     # At Ctrl-C the connections are closed first, which ends the calls that the threads wait for.
     with (
         concurrent.futures.ThreadPoolExecutor(len(names)) as pool,

@@ -84,7 +84,10 @@ def remember(folder, name):
 
 def listed(hosts):
     """Return the names in a text that has commas between them."""
-    return [host.strip() for host in hosts.split(",") if host.strip()]
+    names = [host.strip() for host in hosts.split(",") if host.strip()]
+    if not names:  # As with a variable of the shell that isn't set.
+        raise Exit("--hosts names no host", 1)
+    return names
 
 
 def place_of(folder, host):

@@ -70,7 +70,10 @@ def clean(c):
 def publish(c, hosts, folder):
     """Put the examples on hosts."""
     data = (BUILD / "examples.zip").read_bytes()
-    with ThreadingGroup(*[host.strip() for host in hosts.split(",")]) as group:
+    names = [host.strip() for host in hosts.split(",") if host.strip()]
+    if not names:
+        raise Exit("--hosts names no host", 1)
+    with ThreadingGroup(*names) as group:
         try:
             found = group.call(unpack, folder, data)
         except GroupException as error:

@@ -11,6 +11,7 @@ a plain logistic regression, to be replaced by your own.
 
 import json
 import math
+import operator
 import os
 import random
 from pathlib import Path
@@ -31,7 +32,7 @@ def samples(count, seed):
 
 def predict(weights, point):
     """Return how likely the point lies above the line."""
-    return 1 / (1 + math.exp(-sum(w * x for w, x in zip(weights, point, strict=True))))
+    return 1 / (1 + math.exp(-sum(map(operator.mul, weights, point))))
 
 
 def fit(epochs, rate, count):
@@ -42,7 +43,7 @@ def fit(epochs, rate, count):
     for _ in tqdm(range(epochs), desc="training", unit="epoch", ascii=True):
         for point, above in data:
             error = predict(weights, point) - above
-            weights = [w - rate * error * x for w, x in zip(weights, point, strict=True)]
+            weights = list(map(lambda w, x: w - rate * error * x, weights, point))
     fresh = samples(1000, seed=2)
     right = sum((predict(weights, point) > 0.5) == above for point, above in fresh)
     return {"weights": weights, "accuracy": right / len(fresh)}

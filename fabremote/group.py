@@ -22,6 +22,7 @@ from fabremote.options import Bound, PythonOptions, Shown, check_names
 from fabremote.prepared import Result
 from fabremote.sessions import bound
 from fabremote.shipping.iterators import streams as can_stream
+from fabremote.threads import serve_here, serves_here
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -253,7 +254,9 @@ class OwnGroup(GroupCalls):
 
     def close(self) -> None:
         """Close all connections at once; what runs through them is killed first."""
-        with ThreadPoolExecutor(min(len(self), max_workers(self)) or 1) as pool:
+        # In a call's callback they must not wait for its thread, which waits for them.
+        mark = serve_here if serves_here() else None
+        with ThreadPoolExecutor(min(len(self), max_workers(self)) or 1, initializer=mark) as pool:
             list(pool.map(lambda one: one.close(), self))
 
     def _do(self, method: str, *args: Any, **kwargs: Any) -> GroupResult[Any]:

@@ -12,7 +12,7 @@ from fabremote.agent import wire
 from fabremote.calls import Call, Outcome
 from fabremote.notices import CANCELLED, EXPIRED, LAST_WORD, LOST
 from fabremote.receiving import Data
-from fabremote.threads import start_thread
+from fabremote.threads import serve_here, serves_here, start_thread
 
 # So many calls may be showing output at once; one whose out_stream stands still
 # holds up no other before as many do.
@@ -26,12 +26,9 @@ Alone = Callable[[memoryview, Callable[[], None]], bool]
 class Service:
     """Runs the handling of submitted calls: each one's frames in order, in a small pool."""
 
-    # In a thread of any service, `serves` is there and True.
-    _thread = threading.local()
-
     def __init__(self, label: str) -> None:
         self._pool = concurrent.futures.ThreadPoolExecutor(
-            WORKERS, f"fabremote-service-{label}", initializer=self._serve
+            WORKERS, f"fabremote-service-{label}", initializer=serve_here
         )
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -39,19 +36,6 @@ class Service:
         self._stopped = False
         self._clock: threading.Thread | None = None
         self._label = label
-
-    @classmethod
-    def serves_here(cls) -> bool:
-        """Return whether this thread is one of a service, be it another session's.
-
-        What is the user's runs there as calls end. It must wait for no other call that
-        has to end in such a thread, as that may be waiting for this one.
-        """
-        return getattr(cls._thread, "serves", False)
-
-    @classmethod
-    def _serve(cls) -> None:
-        cls._thread.serves = True
 
     def adopt(self, call: Call, finished: Finished, alone: Alone | None = None) -> None:
         """Handle ``call``'s frames here; call ``finished`` with its outcome.
@@ -98,7 +82,7 @@ class Service:
 
     def join(self) -> None:
         """Wait until the threads have ended, unless this is one of a service."""
-        if not self.serves_here():
+        if not serves_here():
             self._pool.shutdown(wait=True)
             if self._clock is not None:
                 self._clock.join()
@@ -122,7 +106,7 @@ class Service:
             self._changed.notify_all()
 
     def _tick(self) -> None:
-        self._serve()
+        serve_here()
         while True:
             with self._lock:
                 if self._stopped and not self._deadlines:

@@ -32,7 +32,7 @@ from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
-from fabremote.threads import apart, start_thread
+from fabremote.threads import apart, serves_here, start_thread
 
 Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 Pieces = Sequence[bytes | memoryview]
@@ -142,7 +142,7 @@ class Session:
 
     def _await_place(self) -> None:
         # A callback of a finished call must not wait for others that it keeps from ending.
-        if not Service.serves_here():
+        if not serves_here():
             self._waiting += 1
             try:
                 self._places.wait_for(lambda: self._taken < IN_FLIGHT or not self.alive)

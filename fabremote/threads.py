@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+_thread = threading.local()
+
 
 def start_thread(name: str, work: Callable[..., object], *arguments: Any) -> threading.Thread:
     """Call ``work`` in a thread of this name, which keeps no process alive; return the thread.
@@ -15,6 +17,20 @@ def start_thread(name: str, work: Callable[..., object], *arguments: Any) -> thr
     thread = threading.Thread(target=work, name=name, args=arguments, daemon=True)
     thread.start()
     return thread
+
+
+def serve_here() -> None:
+    """Mark this thread as a service's (see `fabremote.service`), or one that such a one waits for.
+
+    What is the user's runs there as calls end. It must wait for no other call that has
+    to end in such a thread, as that may be waiting for this one.
+    """
+    _thread.serves = True
+
+
+def serves_here() -> bool:
+    """Return whether this thread is marked so, whatever session's it is."""
+    return getattr(_thread, "serves", False)
 
 
 def surely(work: Callable[[], object]) -> None:
@@ -52,4 +68,4 @@ def apart(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
-__all__ = ["apart", "start_thread", "surely"]
+__all__ = ["apart", "serve_here", "serves_here", "start_thread", "surely"]

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import binascii
 import collections
+import concurrent.futures.process
+import configparser
 import dataclasses
 import datetime
 import decimal
 import enum
 import fractions
 import functools
+import gzip
 import http
+import http.client
+import importlib.metadata
 import ipaddress
 import json
 import os
 import pathlib
+import pickle
 import re
 import signal
+import smtplib
+import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -23,6 +34,7 @@ import traceback
 import types
 import urllib.parse
 import uuid
+import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -252,6 +264,19 @@ BUILTIN: list[Callable[[], BaseException]] = [
     lambda: json.JSONDecodeError("Expecting value", "{x", 1),
     lambda: subprocess.CalledProcessError(3, ["cmd"], b"out", b"err"),
     lambda: decimal.InvalidOperation("d"),
+    lambda: binascii.Error("Incorrect padding"),
+    lambda: importlib.metadata.PackageNotFoundError("flask"),
+    lambda: http.client.RemoteDisconnected("closed without an answer"),
+    lambda: http.client.IncompleteRead(b"x", 3),
+    lambda: sqlite3.DatabaseError("file is not a database"),
+    lambda: ssl.SSLCertVerificationError(1, "certificate verify failed"),
+    lambda: configparser.DuplicateSectionError("web", "x.ini", 3),
+    lambda: zoneinfo.ZoneInfoNotFoundError("No time zone found with key Mars"),
+    lambda: gzip.BadGzipFile("Not a gzipped file"),
+    lambda: smtplib.SMTPServerDisconnected("Connection unexpectedly closed"),
+    lambda: asyncio.IncompleteReadError(b"x", 3),
+    lambda: pickle.UnpicklingError("invalid load key"),
+    lambda: concurrent.futures.process.BrokenProcessPool("a child died"),
 ]
 
 

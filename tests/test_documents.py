@@ -26,6 +26,7 @@ import pytest
 
 from fabremote.demo.server import Server, find_sshd
 from tests.faults import settled
+from tests.interpreters import found
 from tests.sudo_users import why_not
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -348,6 +349,14 @@ def test_facts_prints_a_row_for_each_host(environment: dict[str, str]) -> None:
     assert [row.split()[0] for row in rows] == list(HOSTS)
 
 
+@pytest.mark.parametrize("version", sorted({"3.6", "3.13"} & found().keys()))
+def test_facts_asks_hosts_of_any_version(environment: dict[str, str], version: str) -> None:
+    given = {**environment, "FABRIC_REMOTELY_PYTHON": found()[version]}
+    done = run([sys.executable, "facts.py", "web1"], EXAMPLES, given)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(rf"^web1 .* {re.escape(version)}\.", done.stdout, re.MULTILINE)
+
+
 def test_facts_tells_of_a_host_it_could_not_ask(environment: dict[str, str]) -> None:
     done = run([sys.executable, "facts.py", "web1", "localhost:1"], EXAMPLES, environment)
     assert done.returncode == 1
@@ -493,6 +502,22 @@ def test_a_model_is_trained_with_packages_and_progress(
     assert done.returncode == 0, done.stderr
     assert [f"training: {percent}%" in done.stderr for percent in (25, 50, 75, 100)] == [True] * 4
     assert json.loads(model.read_text())["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inv", "publish", "--folder", "/no/folder"],
+        ["fab", "-c", "logs", "search", "--pattern", "a", "--path", "/etc/passwd"],
+        ["fab", "-c", "rollout", "back", "--folder", "/no/folder"],
+    ],
+    ids=lambda words: words[-3],
+)
+def test_examples_do_not_pass_over_a_lack_of_hosts(
+    environment: dict[str, str], words: list[str]
+) -> None:
+    done = run([*words, "--hosts", ""], EXAMPLES, environment)
+    assert (done.returncode, done.stderr) == (1, "--hosts names no host\n")
 
 
 def test_inv_runs_what_comes_before_and_after(environment: dict[str, str], tmp_path: Path) -> None:

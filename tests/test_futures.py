@@ -18,7 +18,14 @@ import paramiko
 import pytest
 from invoke.context import Context
 
-from fabremote import Connection, Interpreter, RemoteCancelled, ShippingError, wrap
+from fabremote import (
+    Connection,
+    Interpreter,
+    RemoteCancelled,
+    ShippingError,
+    ThreadingGroup,
+    wrap,
+)
 from fabremote.calls import Call
 from fabremote.demo.server import Server
 
@@ -283,6 +290,18 @@ def test_callbacks_may_close_each_others_connections(openssh: Server, tmp_path: 
             future.add_done_callback(lambda _, other=other: close(other))
         gate.touch()
         assert {closed.get(timeout=60) for _ in hosts} == set(hosts)
+
+
+def test_a_callback_may_close_its_group(openssh: Server, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    closed: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    login = {"port": openssh.port, "connect_kwargs": openssh.connect_kwargs}
+    with ThreadingGroup(openssh.hosts[0], "localhost", user=openssh.user, **login) as group:
+        futures = group.python().submit(wait_for, str(gate))
+        for future in futures:
+            future.add_done_callback(lambda _: closed.put(group.close() is None))
+        gate.touch()
+        assert all(closed.get(timeout=60) for _ in futures)
 
 
 def test_a_callback_is_called_whenever_it_is_added(conn_openssh: Connection) -> None:

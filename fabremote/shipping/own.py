@@ -42,50 +42,77 @@ _MORE_METHODS = ("__getattribute__", "__delattr__")
 # Exceptions are rebuilt from their arguments, so that these never run.
 _UNUSED_BY_EXCEPTIONS = ("__reduce__", "__reduce_ex__", "__setstate__", "__setattr__")
 
-_STANDARD_EXCEPTIONS = frozenset(
-    [
-        ("asyncio.exceptions", "CancelledError"),
-        ("asyncio.exceptions", "InvalidStateError"),
-        ("asyncio.exceptions", "TimeoutError"),
-        ("concurrent.futures._base", "CancelledError"),
-        ("concurrent.futures._base", "TimeoutError"),
-        ("configparser", "Error"),
-        ("configparser", "NoOptionError"),
-        ("configparser", "NoSectionError"),
-        ("csv", "Error"),
-        ("_csv", "Error"),
-        ("dataclasses", "FrozenInstanceError"),
-        ("decimal", "DivisionByZero"),
-        ("decimal", "InvalidOperation"),
-        ("decimal", "Overflow"),
-        ("http.client", "HTTPException"),
-        ("json.decoder", "JSONDecodeError"),
-        ("_queue", "Empty"),
-        ("queue", "Empty"),
-        ("queue", "Full"),
-        ("re", "error"),
-        ("shutil", "Error"),
-        ("shutil", "SameFileError"),
-        ("socket", "gaierror"),
-        ("socket", "herror"),
-        ("sqlite3", "Error"),
-        ("sqlite3", "IntegrityError"),
-        ("sqlite3", "OperationalError"),
-        ("ssl", "SSLError"),
-        ("struct", "error"),
-        ("subprocess", "CalledProcessError"),
-        ("subprocess", "SubprocessError"),
-        ("subprocess", "TimeoutExpired"),
-        ("tarfile", "TarError"),
-        ("tarfile", "ReadError"),
-        ("urllib.error", "HTTPError"),
-        ("urllib.error", "URLError"),
-        ("uuid", "Error"),
-        ("xml.etree.ElementTree", "ParseError"),
-        ("zipfile", "BadZipFile"),
-        ("zlib", "error"),
-    ]
-)
+_STANDARD_EXCEPTIONS: dict[str, str] = {
+    "argparse": "ArgumentError ArgumentTypeError",
+    "asyncio.exceptions": (
+        "BrokenBarrierError CancelledError IncompleteReadError InvalidStateError "
+        "LimitOverrunError TimeoutError"
+    ),
+    "asyncio.queues": "QueueEmpty QueueFull",
+    "binascii": "Error Incomplete",
+    "concurrent.futures._base": "CancelledError TimeoutError",
+    "concurrent.futures.process": "BrokenProcessPool",
+    "concurrent.futures.thread": "BrokenThreadPool",
+    "configparser": (
+        "DuplicateOptionError DuplicateSectionError Error InterpolationError "
+        "InterpolationMissingOptionError InterpolationSyntaxError MissingSectionHeaderError "
+        "NoOptionError NoSectionError ParsingError"
+    ),
+    "copy": "Error",
+    "_csv": "Error",
+    "csv": "Error",
+    "dataclasses": "FrozenInstanceError",
+    "decimal": "DivisionByZero DivisionUndefined FloatOperation Inexact InvalidOperation Overflow",
+    "ftplib": "Error error_perm error_proto error_reply error_temp",
+    "getopt": "GetoptError",
+    "graphlib": "CycleError",
+    "gzip": "BadGzipFile",
+    "http.client": (
+        "BadStatusLine CannotSendRequest HTTPException IncompleteRead InvalidURL "
+        "RemoteDisconnected ResponseNotReady"
+    ),
+    "importlib.metadata": "PackageNotFoundError",
+    "ipaddress": "AddressValueError NetmaskValueError",
+    "json.decoder": "JSONDecodeError",
+    "locale": "Error",
+    "_lzma": "LZMAError",
+    "multiprocessing.context": "AuthenticationError BufferTooShort ProcessError TimeoutError",
+    "netrc": "NetrcParseError",
+    "_pickle": "PickleError PicklingError UnpicklingError",
+    "plistlib": "InvalidFileException",
+    "_queue": "Empty",
+    "queue": "Empty Full",
+    "re": "PatternError error",
+    "shutil": "Error ExecError ReadError RegistryError SameFileError SpecialFileError",
+    "smtplib": "SMTPException SMTPNotSupportedError SMTPServerDisconnected",
+    "socket": "gaierror herror",
+    "sqlite3": (
+        "DataError DatabaseError Error IntegrityError InterfaceError InternalError "
+        "NotSupportedError OperationalError ProgrammingError Warning"
+    ),
+    "ssl": (
+        "SSLCertVerificationError SSLEOFError SSLError SSLSyscallError SSLWantReadError "
+        "SSLWantWriteError SSLZeroReturnError"
+    ),
+    "statistics": "StatisticsError",
+    "struct": "error",
+    "subprocess": "CalledProcessError SubprocessError TimeoutExpired",
+    "tarfile": (
+        "AbsoluteLinkError AbsolutePathError CompressionError ExtractError FilterError "
+        "HeaderError LinkOutsideDestinationError OutsideDestinationError ReadError "
+        "SpecialFileError StreamError TarError"
+    ),
+    "termios": "error",
+    "threading": "BrokenBarrierError",
+    "tomllib": "TOMLDecodeError",
+    "unittest.case": "SkipTest",
+    "urllib.error": "ContentTooShortError HTTPError URLError",
+    "xml.etree.ElementTree": "ParseError",
+    "xml.parsers.expat": "ExpatError",
+    "zipfile": "BadZipFile LargeZipFile",
+    "zlib": "error",
+    "zoneinfo._common": "ZoneInfoNotFoundError",
+}
 
 
 def full_name(cls: type) -> str:
@@ -256,7 +283,7 @@ def standard_exception(module: Any, name: Any) -> type[BaseException] | None:
     """Return a built-in or a listed standard exception class, or None."""
     if type(module) is not str or type(name) is not str:
         return None
-    if module != "builtins" and (module, name) not in _STANDARD_EXCEPTIONS:
+    if module != "builtins" and name not in _STANDARD_EXCEPTIONS.get(module, "").split():
         return None
     found: Any = builtins if module == "builtins" else sys.modules.get(module)
     if found is None:
@@ -280,7 +307,8 @@ def create_exception(cls: type, args: Any, state: Any) -> BaseException:
     for name in ("name", "path"):
         # Kept in C by these, not in the instance's __dict__.
         if name in plain and hasattr(base, name):
-            BaseException.__setattr__(made, name, plain.pop(name))
+            # A property of the class may be in the way, as in PackageNotFoundError.
+            getattr(base, name).__set__(made, plain.pop(name))
     set_attributes(made, plain, Facts(cls).slots)
     return made
 
