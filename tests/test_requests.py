@@ -315,15 +315,7 @@ def test_modules_that_calls_use_again_are_there_from_birth(local: Any, package: 
         bundle = sys.modules["_fabremote_agent.bundle"].BUNDLE
         return large, small, "reqs" in bundle or "reqs" in sys.modules
 
-    def rehearsed() -> list[Any]:
-        agent = {name: sys.modules[f"_fabremote_agent.{name}"] for name in ("importing", "worker")}
-        made = agent["importing"]
-        left = made.Finder in sys.meta_path or made.Entry in sys.path_hooks
-        left = left or made.BUNDLE or made.ROOTS or made.INSTALLED or made.READY
-        return [len(agent["worker"].REHEARSALS), made.REHEARSED in sys.modules, bool(left)]
-
     assert settled(lambda: local.call(born) == (1, 1, False))
-    assert settled(lambda: local.call(rehearsed) == [1, False, False])
 
 
 def test_what_an_own_module_imports_of_the_standard_library_is_there_ahead(

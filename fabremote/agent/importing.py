@@ -29,9 +29,6 @@ SHARED = frozenset(
 # The most source that the forker keeps, and of one module that it compiles, in bytes.
 KEPT = 1 << 24
 LARGEST = 100000
-# The module that is imported in vain, and what stands for digests: its list's, and that one's.
-REHEARSED = "_fabremote_rehearsed"
-IN_VAIN = [bytes([each]) * DIGEST for each in range(3)]
 # The lists of modules that are installed; one, but in a lasting process.
 INSTALLED = set()  # type: set[bytes]
 # The top-level names below which the caller has modules, and what it hasn't there.
@@ -353,23 +350,7 @@ def prepare(digest):
     except Exception:
         # A worker finds out what is wrong.
         pass
-    if rehearse not in worker.REHEARSALS:
-        worker.REHEARSALS.append(rehearse)
-        loader.BLOBS[IN_VAIN[0]] = b"".join(IN_VAIN[1:])
-        PARTS.update(zip(IN_VAIN[1:], ([REHEARSED], (REHEARSED, "", REHEARSED, MODULE))))
-        CODES[IN_VAIN[2]] = compiled(REHEARSED, "", REHEARSED)
-        for _ in range(worker.WARM):
-            rehearse()
     worker.freeze()
-
-
-def rehearse():
-    """Import a module that was sent, in vain; see `worker.rehearse`."""
-    install(IN_VAIN[0])
-    __import__(REHEARSED)
-    del sys.modules[REHEARSED], sys.meta_path[0], sys.path_hooks[0]
-    for made in BUNDLE, READY, ROOTS, INSTALLED, loader.SHIPPED_FILES:
-        made.clear()
 
 
 def forget(digest, waiting):

@@ -42,8 +42,6 @@ REHEARSAL = payload(
     {"env": {}, "cwd": None, "encoding": "utf-8", "beside": ()}, dumps((len, ("",), {}, ()), 4)
 )
 REHEARSAL = TOTAL.pack(len(REHEARSAL)) + REHEARSAL
-# What most calls run besides.
-REHEARSALS = []  # type: list[object]
 # What is there as it is called is never collected, so that workers share its pages.
 freeze = getattr(gc, "freeze", gc.isenabled)
 # From so many runs on Python adapts code no further; what workers don't adapt they share.
@@ -80,8 +78,6 @@ def rehearse():
     received = read_payload(-1, REHEARSAL)
     bundle.connect(-1, -1)
     respond(received)
-    for each in REHEARSALS:
-        each()
     flush()
     bundle.disconnect()
 
