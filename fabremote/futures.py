@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from fabremote.exceptions import RemoteCancelled
-from fabremote.threads import surely
+from fabremote.threads import start_thread, surely
 
 T = TypeVar("T")
 # Calls of a `map` that run at once unless told otherwise.
@@ -127,17 +127,37 @@ def in_order(
             (future._drop or future.cancel)()
 
 
-async def begun(begin: Callable[[], RemoteFuture[T]]) -> RemoteFuture[T]:
-    """Return the future that ``begin`` returns; it may connect or wait, so a thread does it."""
-    future = asyncio.get_running_loop().run_in_executor(None, begin)
+async def begun(begin: Callable[[], RemoteFuture[T]], connects: bool) -> RemoteFuture[T]:
+    """Return the future that ``begin`` returns; a thread does it, as it may wait.
+
+    ``connects``: it may do so for long, so that the thread is its own. Those of the event loop
+    are few, and its end waits for them.
+    """
+    if not connects:
+        future = asyncio.get_running_loop().run_in_executor(None, begin)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(_cancel)
+            raise
+    work: concurrent.futures.Future[RemoteFuture[T]] = concurrent.futures.Future()
+    work.set_running_or_notify_cancel()
+    start_thread("fabremote-connecting", _do, work, begin)
     try:
-        return await asyncio.shield(future)
+        return await asyncio.wrap_future(work)
     except asyncio.CancelledError:
-        future.add_done_callback(_cancel)
+        work.add_done_callback(_cancel)
         raise
 
 
-def _cancel(future: asyncio.Future[RemoteFuture[Any]]) -> None:
+def _do(work: concurrent.futures.Future[T], begin: Callable[[], T]) -> None:
+    try:
+        work.set_result(begin())
+    except BaseException as error:
+        work.set_exception(error)
+
+
+def _cancel(future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> None:
     """Cancel a call that nobody waits for any more, if it could begin."""
     if not future.cancelled() and future.exception() is None:
         future.result().cancel()

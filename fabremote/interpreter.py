@@ -132,7 +132,7 @@ class Interpreter:
         Cancelling the awaiting task kills the remote process.
         """
         prepared = self._prepare(fn, args, kwargs)
-        return await asyncio.wrap_future(await begun(prepared.submit))
+        return await asyncio.wrap_future(await begun(prepared.submit, prepared.connects()))
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], in_flight: int = IN_FLIGHT

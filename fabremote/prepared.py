@@ -103,6 +103,10 @@ class Prepared:
         words += [f"{name}={reprlib.repr(value)}" for name, value in self._kwargs.items()]
         return f"{self.name.removesuffix('()')}({', '.join(words)})"
 
+    def connects(self) -> bool:
+        """Return whether the call must connect first, or have an agent started."""
+        return self._lasting is None and self._host.live_session(self._options) is None
+
     def _start(self) -> tuple[Call, Payload, Decoder]:
         if self._lasting is not None:
             return self._start_inside(self._lasting)

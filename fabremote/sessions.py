@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from paramiko import Channel, ChannelException, SSHException
 
 from fabremote.configuration import remotely
-from fabremote.exceptions import RemoteInterpreterMissing
+from fabremote.exceptions import RemoteCancelled, RemoteInterpreterMissing
 from fabremote.options import Bound, Options
 from fabremote.threads import apart
 
@@ -49,10 +49,11 @@ class Sessions:
         """Return the session for these options over ``carrier``, by ``make`` if there is none.
 
         Raises what ``make`` does, for all that waited while it took its time in vain, if they
-        gave it no more.
+        gave it no more; RemoteCancelled if it was closed meanwhile.
         """
         key, came = _key(options, options.python), time.monotonic()
         with self.lock:
+            closings = self.closings
             gate = self._starting.setdefault(key, threading.Lock())
         with gate:
             session = self._find(key, carrier)
@@ -63,7 +64,14 @@ class Sessions:
                 session = self._made(key, options, make)
                 session.carrier = carrier
                 with self.lock:
-                    self._live[key] = session
+                    # Over SSH the session has ended with its connection.
+                    closed = carrier is None and self.closings != closings
+                    if not closed:
+                        self._live[key] = session
+                if closed:
+                    session.close()
+                    text = f"The connection to {session.label} was closed from this side."
+                    raise RemoteCancelled(text)
             return session
 
     def _made(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import itertools
 import os
 import queue
+import socket
 import sys
 import threading
 import time
@@ -28,6 +30,7 @@ from fabremote import (
 )
 from fabremote.calls import Call
 from fabremote.demo.server import Server
+from tests.faults import settled
 
 
 @pytest.fixture
@@ -154,6 +157,64 @@ def test_acall_leaves_the_event_loop_free(conn_openssh: Connection, tmp_path: Pa
         return found
 
     assert asyncio.run(main()) == [n * n for n in range(20)]
+
+
+def test_a_context_closed_while_python_starts_runs_nothing(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    wait = "touch started; until [ -e go ]; do sleep 0.01; done"
+    python.write_text(f'#!/bin/sh\ncd {tmp_path}; {wait}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    context = wrap(Context())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        called = pool.submit(context.python(python=str(python)).call, time.sleep, 600)
+        assert settled((tmp_path / "started").exists, 60)
+        context.close()
+        (tmp_path / "go").touch()
+        try:
+            with pytest.raises(RemoteCancelled, match="closed from this side"):
+                called.result(60)
+        finally:
+            context.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[Callable[[], Connection]]:
+    """Makes connections to a server that says nothing, so that none gets on within 15 seconds."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        made: list[Connection] = []
+
+        def connection() -> Connection:
+            made.append(Connection("127.0.0.1", port=server.getsockname()[1]))
+            return made[-1]
+
+        yield connection
+        for one in made:
+            one.close()
+
+
+def test_acall_to_one_host_waits_for_no_other_to_connect(
+    conn_openssh: Connection, silent: Callable[[], Connection]
+) -> None:
+    async def main() -> None:
+        # More than the threads that an event loop has for all that is asked of it.
+        others = [asyncio.create_task(silent().python().acall(abs, 1)) for _ in range(33)]
+        await asyncio.sleep(0.1)
+        assert await conn_openssh.python().acall(abs, -2) == 2
+        assert not any(other.done() for other in others)
+        for other in others:
+            other.cancel()
+
+    asyncio.run(main())
+
+
+def test_the_end_of_an_event_loop_waits_for_no_host(silent: Callable[[], Connection]) -> None:
+    async def main() -> None:
+        await asyncio.wait_for(silent().python().acall(abs, 1), 0.1)
+
+    since = time.monotonic()
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(main())
+    assert time.monotonic() - since < 10
 
 
 def test_acall_has_no_thread_per_call(py: Interpreter) -> None:
