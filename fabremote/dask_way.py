@@ -22,6 +22,9 @@ from fabremote.connection import CHANNEL_TIMEOUT
 from fabremote.threads import start_thread
 
 PIECE = 1 << 15
+# Who is to be disconnected at once is given so long to say something first, in seconds: tornado
+# takes a connection that ends before its TLS begins for a mistake, not for one that has ended.
+HEARING = 0.5
 
 
 class Way:
@@ -69,9 +72,14 @@ class Way:
             with here, contextlib.suppress(OSError, SSHException, EOFError):
                 # Where who came is gone already, some systems refuse this.
                 here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                there = self._connection.transport.open_channel(
-                    "direct-tcpip", self._goal, address, timeout=CHANNEL_TIMEOUT
-                )
+                try:
+                    there = self._connection.transport.open_channel(
+                        "direct-tcpip", self._goal, address, timeout=CHANNEL_TIMEOUT
+                    )
+                except (OSError, SSHException, EOFError):
+                    here.settimeout(HEARING)
+                    here.recv(1)
+                    raise
                 with contextlib.closing(there):
                     self._exchange(here, there)
         finally:

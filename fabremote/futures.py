@@ -15,6 +15,9 @@ from fabremote.threads import start_thread, surely
 T = TypeVar("T")
 # Calls of a `map` that run at once unless told otherwise.
 IN_FLIGHT = 8
+# Calls of asyncio's that connect in a thread of their own at once, whatever the host.
+CONNECTING = 32
+_connecting = threading.BoundedSemaphore(CONNECTING)
 
 
 class _Condition(threading.Condition):
@@ -41,7 +44,8 @@ class RemoteFuture(concurrent.futures.Future[T]):
         self._killed = False
         # What becomes of it when nobody wants its result any more, if not `cancel`.
         self._drop: Callable[[], object] | None = None
-        self._cancelling = threading.Lock()
+        # Again by a callback, or by a signal's handler that comes amid it.
+        self._cancelling = threading.RLock()
         # Whether somebody is to be called back.
         self._heard = False
         # Again by a signal's handler that comes amid it.
@@ -123,17 +127,16 @@ def in_order(
         while futures:
             yield futures.popleft().result()
     finally:
-        for future in reversed(futures):
-            (future._drop or future.cancel)()
+        surely(lambda: [(future._drop or future.cancel)() for future in reversed(futures)])
 
 
 async def begun(begin: Callable[[], RemoteFuture[T]], connects: bool) -> RemoteFuture[T]:
     """Return the future that ``begin`` returns; a thread does it, as it may wait.
 
     ``connects``: it may do so for long, so that the thread is its own. Those of the event loop
-    are few, and its end waits for them.
+    are few, and its end waits for them; where many calls connect already, it does for this one.
     """
-    if not connects:
+    if not connects or not _connecting.acquire(blocking=False):
         future = asyncio.get_running_loop().run_in_executor(None, begin)
         try:
             return await asyncio.shield(future)
@@ -142,7 +145,11 @@ async def begun(begin: Callable[[], RemoteFuture[T]], connects: bool) -> RemoteF
             raise
     work: concurrent.futures.Future[RemoteFuture[T]] = concurrent.futures.Future()
     work.set_running_or_notify_cancel()
-    start_thread("fabremote-connecting", _do, work, begin)
+    try:
+        start_thread("fabremote-connecting", _do, work, begin)
+    except BaseException:
+        _connecting.release()
+        raise
     try:
         return await asyncio.wrap_future(work)
     except asyncio.CancelledError:
@@ -155,6 +162,8 @@ def _do(work: concurrent.futures.Future[T], begin: Callable[[], T]) -> None:
         work.set_result(begin())
     except BaseException as error:
         work.set_exception(error)
+    finally:
+        _connecting.release()
 
 
 def _cancel(future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> None:

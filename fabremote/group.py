@@ -22,7 +22,7 @@ from fabremote.options import Bound, PythonOptions, Shown, check_names
 from fabremote.prepared import Result
 from fabremote.sessions import bound
 from fabremote.shipping.iterators import streams as can_stream
-from fabremote.threads import serve_here, serves_here
+from fabremote.threads import serve_here, serves_here, surely
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -38,7 +38,7 @@ class GroupInterpreter:
         check_names(options)
         self._group = group
         self._options = options
-        # By the connection's id: the connection, and what the options come to for it.
+        # By the connection's id: the connection, for it to stay so, and its options.
         self._bound: dict[int, tuple[Any, Bound]] = {}
         if options and group:
             self._options_of(group[0]).options()  # What is wrong shows at once.
@@ -89,10 +89,18 @@ class GroupInterpreter:
         """
         _check_shareable(*args, **kwargs)
 
-        def begin(one: Any, streams: Streams) -> RemoteFuture[Any]:
-            return self._interpreter(one, streams).submit(fn, *args, **kwargs)
+        begun: list[RemoteFuture[Any]] = []
 
-        outcomes = outcomes_of(self._group)(begin, progress=False)
+        def begin(one: Any, streams: Streams) -> RemoteFuture[Any]:
+            future = self._interpreter(one, streams).submit(fn, *args, **kwargs)
+            begun.append(future)
+            return future
+
+        try:
+            outcomes = outcomes_of(self._group)(begin, progress=False)
+        except BaseException:  # Ctrl-C, while others still connect: nobody has these.
+            surely(lambda: [future.cancel() for future in begun])
+            raise
         return [_failed(one.error) if one.error is not None else one.value for one in outcomes]
 
     @overload
@@ -145,7 +153,7 @@ class GroupInterpreter:
     def _options_of(self, one: Any) -> Bound:
         """Return the options bound for a connection, which are worked out once."""
         kept = self._bound.get(id(one))
-        if kept is None or kept[0] is not one:
+        if kept is None:
             kept = self._bound[id(one)] = one, bound(wrap_context(one), self._options)
         return kept[1]
 

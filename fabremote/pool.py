@@ -39,7 +39,6 @@ from fabremote.prepared import Prepared
 from fabremote.printing import folded
 from fabremote.shipping.payload import check_callable, name_of
 from fabremote.streams import local_stream
-from fabremote.threads import start_thread
 
 # So many times in a row a host may be lost before it is dropped.
 LOSSES = 3
@@ -226,7 +225,10 @@ class Pool:
     def _start(self, host: Host) -> None:
         host.slots += 1
         name = f"fabremote-executor-{host.name}-{host.slots}"
-        self._threads.append(start_thread(name, self._serve, host))
+        thread = threading.Thread(target=self._serve, args=(host,), name=name, daemon=True)
+        # Known before it runs, for Ctrl-C amid its start not to leave it to nobody.
+        self._threads.append(thread)
+        thread.start()
 
     def _grow(self) -> None:
         """Start another slot if work waits that no idle one will take."""

@@ -30,6 +30,7 @@ from fabremote.shipping.answers import Decoder
 from fabremote.shipping.feeds import Feeds, makes_stream
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 from fabremote.stream_sources import AsyncSource, ServedSource, Source
+from fabremote.threads import surely
 
 T = TypeVar("T")
 
@@ -223,7 +224,12 @@ class Prepared:
             call.abort(error)
         feeds = payload.feeds
         del payload
-        outcome = call.wait(lambda: bool(call.items.kind))
+        try:
+            outcome = call.wait(lambda: bool(call.items.kind))
+        except BaseException as error:  # Ctrl-C where it was just about to be handled.
+            surely(functools.partial(call.abort, error))
+            call.finish()
+            raise
         if outcome is None:
             return self._stream(call, feeds, decoder), Outcome()
         return self._judge(outcome, decoder), outcome

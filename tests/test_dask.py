@@ -30,7 +30,7 @@ distributed = pytest.importorskip("distributed")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from fabremote.dask import FabricCluster
-    from fabremote.dask_way import Way
+    from fabremote.dask_way import HEARING, Way
 
 PATIENCE = 30.0
 pytestmark = [
@@ -234,7 +234,10 @@ def test_the_way_to_a_scheduler_outlives_a_refusal(openssh: Server) -> None:
         here = ("127.0.0.1", way.port)
         # Nobody listens yet: who connects is disconnected.
         with socket.create_connection(here, PATIENCE) as one:
+            began = time.monotonic()
             assert one.recv(1) == b""
+            # But not before it could begin TLS.
+            assert time.monotonic() - began > 0.9 * HEARING
         server.listen()
         with socket.create_connection(here, PATIENCE) as one:
             there = server.accept()[0]

@@ -30,7 +30,8 @@ from fabremote import (
 )
 from fabremote.calls import Call
 from fabremote.demo.server import Server
-from tests.faults import settled
+from tests.conftest import connect
+from tests.faults import settled, within
 
 
 @pytest.fixture
@@ -422,3 +423,12 @@ def wait_until(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+def test_a_callback_may_cancel_its_own_future(openssh: Server) -> None:
+    with connect(openssh) as c, within(30):
+        future = c.python().submit(time.sleep, 60)
+        heard: list[bool] = []
+        future.add_done_callback(lambda done: heard.append(done.cancel()))
+        assert future.cancel()
+        assert heard == [True]

@@ -285,6 +285,9 @@ def standard_exception(module: Any, name: Any) -> type[BaseException] | None:
         return None
     if module != "builtins" and name not in _STANDARD_EXCEPTIONS.get(module, "").split():
         return None
+    if module.partition(".")[0] not in sys.stdlib_module_names:
+        # Of a later Python than this one: whatever is found by that name here is another's.
+        return None
     found: Any = builtins if module == "builtins" else sys.modules.get(module)
     if found is None:
         found = __import__(module, fromlist=["_"])
