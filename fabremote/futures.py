@@ -136,20 +136,16 @@ async def begun(begin: Callable[[], RemoteFuture[T]], connects: bool) -> RemoteF
     ``connects``: it may do so for long, so that the thread is its own. Those of the event loop
     are few, and its end waits for them; where many calls connect already, it does for this one.
     """
-    if not connects or not _connecting.acquire(blocking=False):
-        future = asyncio.get_running_loop().run_in_executor(None, begin)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            future.add_done_callback(_cancel)
-            raise
     work: concurrent.futures.Future[RemoteFuture[T]] = concurrent.futures.Future()
     work.set_running_or_notify_cancel()
-    try:
-        start_thread("fabremote-connecting", _do, work, begin)
-    except BaseException:
-        _connecting.release()
-        raise
+    if connects and _connecting.acquire(blocking=False):
+        try:
+            start_thread("fabremote-connecting", _do, work, begin, _connecting.release)
+        except BaseException:
+            _connecting.release()
+            raise
+    else:
+        asyncio.get_running_loop().run_in_executor(None, _do, work, begin)
     try:
         return await asyncio.wrap_future(work)
     except asyncio.CancelledError:
@@ -157,16 +153,20 @@ async def begun(begin: Callable[[], RemoteFuture[T]], connects: bool) -> RemoteF
         raise
 
 
-def _do(work: concurrent.futures.Future[T], begin: Callable[[], T]) -> None:
+def _do(
+    work: concurrent.futures.Future[T],
+    begin: Callable[[], T],
+    ended: Callable[[], object] = lambda: None,
+) -> None:
     try:
         work.set_result(begin())
     except BaseException as error:
         work.set_exception(error)
     finally:
-        _connecting.release()
+        ended()
 
 
-def _cancel(future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> None:
+def _cancel(future: concurrent.futures.Future[RemoteFuture[Any]]) -> None:
     """Cancel a call that nobody waits for any more, if it could begin."""
     if not future.cancelled() and future.exception() is None:
         future.result().cancel()
