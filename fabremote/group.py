@@ -38,10 +38,10 @@ class GroupInterpreter:
         check_names(options)
         self._group = group
         self._options = options
-        # By the connection's id: the connection, for it to stay so, and its options.
-        self._bound: dict[int, tuple[Any, Bound]] = {}
+        # By the connection's id: the connection, for it to stay so, its host, and its options.
+        self._places: dict[int, tuple[Any, Any, Bound]] = {}
         if options and group:
-            self._options_of(group[0]).options()  # What is wrong shows at once.
+            self._place(group[0])[1].options()  # What is wrong shows at once.
 
     @overload
     def call(
@@ -150,19 +150,20 @@ class GroupInterpreter:
 
         return _judged(outcomes_of(self._group)(act))
 
-    def _options_of(self, one: Any) -> Bound:
-        """Return the options bound for a connection, which are worked out once."""
-        kept = self._bound.get(id(one))
+    def _place(self, one: Any) -> tuple[Any, Bound]:
+        """Return a connection as a place to run, and the options bound for it, worked out once."""
+        kept = self._places.get(id(one))
         if kept is None:
-            kept = self._bound[id(one)] = one, bound(wrap_context(one), self._options)
-        return kept[1]
+            context = wrap_context(one)
+            kept = one, context._calls_host(), bound(context, self._options)
+            self._places[id(one)] = kept
+        return kept[1:]
 
     def _interpreter(self, one: Any, streams: Streams) -> Interpreter:
         """Return a host's interpreter, whose output is labelled."""
-        options = self._options_of(one)
+        host, options = self._place(one)
         resolved = options.options()
         shown = streams(resolved.hide, resolved.out_stream, resolved.err_stream)
-        host = wrap_context(one)._calls_host()
         return Interpreter(host, Shown(options, shown) if shown else options)
 
 
