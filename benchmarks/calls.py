@@ -21,14 +21,15 @@ LENGTH = struct.Struct(">I")
 
 def measure(host: Host) -> list[Row]:
     """Return the rows of warm calls."""
-    with host.connection() as conn, host.raw() as client:
-        python = conn.python(python=sys.executable)
+    # Of its own, as an agent has the modules that its calls used for those that follow, too.
+    with host.connection() as conn, host.connection() as other, host.raw() as client:
+        python, own = (one.python(python=sys.executable) for one in (conn, other))
         found = medians(
             take_turns(
                 {
                     "bound": lambda: python.call(len, "abc"),
                     "unbound": lambda: conn.call(len, "abc"),
-                    "own": lambda: python.call(nothing),
+                    "own": lambda: own.call(nothing),
                     "fork": forking(client),
                     "exec": lambda: drain(run_raw(client, "pass")),
                 },
