@@ -30,7 +30,6 @@ from fabremote import (
 )
 from fabremote.calls import Call
 from fabremote.demo.server import Server
-from tests.conftest import connect
 from tests.faults import settled, within
 
 
@@ -366,6 +365,15 @@ def test_a_callback_may_close_its_group(openssh: Server, tmp_path: Path) -> None
         assert all(closed.get(timeout=60) for _ in futures)
 
 
+def test_a_callback_may_cancel_its_own_future(conn_openssh: Connection) -> None:
+    with within(30):
+        future = conn_openssh.python().submit(time.sleep, 60)
+        heard: list[bool] = []
+        future.add_done_callback(lambda done: heard.append(done.cancel()))
+        assert future.cancel()
+        assert heard == [True]
+
+
 def test_a_callback_is_called_whenever_it_is_added(conn_openssh: Connection) -> None:
     with conn_openssh.python() as py:
         told: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -423,12 +431,3 @@ def wait_until(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < limit
         time.sleep(0.01)
-
-
-def test_a_callback_may_cancel_its_own_future(openssh: Server) -> None:
-    with connect(openssh) as c, within(30):
-        future = c.python().submit(time.sleep, 60)
-        heard: list[bool] = []
-        future.add_done_callback(lambda done: heard.append(done.cancel()))
-        assert future.cancel()
-        assert heard == [True]

@@ -30,7 +30,16 @@ OURS = str(Path(fabremote.__file__).parent), concurrent.futures.Future.result.__
 
 
 @contextlib.contextmanager
-def entering(act: Callable[[FrameType], None]) -> Iterator[None]:
+def profiled(profile: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Have ``profile`` called of this thread's calls and returns."""
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def entering(act: Callable[[FrameType], None]) -> contextlib.AbstractContextManager[None]:
     """Have ``act`` called, in this thread, whenever ours, or a future, has locked a condition.
 
     There Python may call a signal's handler before the ``with`` statement has begun.
@@ -43,11 +52,7 @@ def entering(act: Callable[[FrameType], None]) -> Iterator[None]:
             if caller.f_code.co_filename.startswith(OURS):
                 act(caller)
 
-    sys.setprofile(profile)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
+    return profiled(profile)
 
 
 def interrupt(frame: FrameType) -> None:
@@ -138,19 +143,14 @@ def test_a_future_that_is_held_here_holds_up_no_other_call(
         assert future.result(20) is True
 
 
-@contextlib.contextmanager
-def interrupted(function: Any) -> Iterator[None]:
+def interrupted(function: Any) -> contextlib.AbstractContextManager[None]:
     """Have Ctrl-C come in this thread as ``function`` is next entered."""
 
     def profile(frame: FrameType, event: str, arg: Any) -> None:
         if event == "call" and frame.f_code is function.__code__:
             interrupt(frame)
 
-    sys.setprofile(profile)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
+    return profiled(profile)
 
 
 def stay(path: str) -> None:
