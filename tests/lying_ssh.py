@@ -31,6 +31,9 @@ class Session:
 
     def say(self, kind: bytes, *values: Any) -> None:
         """Send a message about the channel, whatever state that is in."""
+        # paramiko drops in silence what is said on a closed connection: a lie would never end.
+        if not self._transport.is_active():
+            raise EOFError
         message = Message()
         message.add_byte(kind)
         message.add_int(self._channel.remote_chanid)
