@@ -311,6 +311,8 @@ class Connection(RemoteCalls, fabric.Connection):
             self._set(_fabremote_socket=None, _fabremote_given_up=False)
             with told_by_errors():
                 result = persist(attempt, self.time_to_connect(), lambda: self._fabremote_socket)
+            if isinstance(self.transport, RenewingTransport):
+                self.transport.rest()
             self.stay_alive()
             return result
 

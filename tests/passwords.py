@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -98,13 +99,16 @@ class PasswordServer(openssh.OpenSSHServer):
         self.directory.mkdir(exist_ok=True)
         command = ["openssl", "passwd", "-6", "-stdin"]
         made = subprocess.run(command, input=self.password, capture_output=True, text=True)
-        shadow = Path(self.path("shadow"))
-        shadow.touch(0o600)
-        shadow.write_text(f"{self.user}:{made.stdout.strip()}:19000:0:99999:7:::\n")
-        Path(self.path("pam")).write_text(PAM)
-        mounts = [(shadow, "/etc/shadow"), (self.path("pam"), "/etc/pam.d/sshd")]
-        binds = [f"mount --bind {shlex.quote(str(a))} {b}" for a, b in mounts]
-        script = " && ".join([*binds, f'exec {_find_sshd()} "$@"'])
+        # All of /etc: a file mounted there alone is gone as soon as useradd, as other tests run
+        # it, puts another in its place.
+        etc = Path(self.path("etc"))
+        with contextlib.suppress(shutil.Error):  # of what was removed meanwhile
+            shutil.copytree("/etc", etc, symlinks=True)
+        (etc / "shadow").unlink(missing_ok=True)
+        (etc / "shadow").touch(0o600)
+        (etc / "shadow").write_text(f"{self.user}:{made.stdout.strip()}:19000:0:99999:7:::\n")
+        (etc / "pam.d" / "sshd").write_text(PAM)
+        script = f'mount --bind {shlex.quote(str(etc))} /etc && exec {_find_sshd()} "$@"'
         path = Path(self.path("sshd"))
         path.write_text(f'#!/bin/sh\nexec unshare --mount sh -c {shlex.quote(script)} sshd "$@"\n')
         path.chmod(0o700)

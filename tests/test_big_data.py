@@ -310,15 +310,17 @@ def test_compress_is_a_truth() -> None:
 def test_progress_is_told_both_ways(local: Any, how: str) -> None:
     told: list[tuple[str, int, int]] = []
     python = local.python(progress=lambda *words: told.append(words))
-    value = python.call(echo, WORDS) if how == "call" else python.submit(echo, WORDS).result()
-    assert value == WORDS
+    # So much that it is told of more than once, however late the thread comes that tells it.
+    sent = bytes(64 << 20)
+    value = python.call(echo, sent) if how == "call" else python.submit(echo, sent).result()
+    assert value == sent
     for direction in ("up", "down"):
         counts = [done for way, done, _ in told if way == direction]
         (total,) = {total for way, _, total in told if way == direction}
         assert len(counts) > 1
         assert counts == sorted(counts)
         assert counts[-1] == total
-        assert len(WORDS) < total < len(WORDS) + 1000
+        assert len(sent) < total < len(sent) + 1000
     assert [way for way, _, _ in told] == sorted([way for way, _, _ in told], reverse=True)
 
 
