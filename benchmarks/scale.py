@@ -24,7 +24,6 @@ from typing import Any
 import fabric
 
 import fabremote
-from benchmarks.far_side import nothing
 from benchmarks.host import same_python
 from benchmarks.measure import Row, table
 from fabremote.demo.openssh import OpenSSHServer
@@ -88,7 +87,7 @@ def one(name: str, addresses: list[str], login: dict[str, Any]) -> dict[str, Any
         else f"python{sys.version_info[0]}.{sys.version_info[1]} -c pass"
     )
     action: Callable[[], Any] = (
-        (lambda: group.call(nothing))
+        (lambda: group.call(len, "abc"))
         if name == "fabremote"
         else (lambda: group.run(command, hide=True, in_stream=False))
     )

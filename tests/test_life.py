@@ -362,6 +362,22 @@ def test_closing_does_not_wait_for_nothing(place: Any) -> None:
     assert time.monotonic() - before < 10
 
 
+def test_an_idle_connection_wakes_seldom(conn_openssh: Connection) -> None:
+    conn_openssh.call(max, 1, 2)
+    status = Path(f"/proc/self/task/{conn_openssh.transport.native_id}/status")
+    if not status.exists():
+        pytest.skip("no /proc to count its thread's wakings")
+
+    def wakings() -> int:
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["voluntary_ctxt_switches"])
+
+    before = wakings()
+    time.sleep(2)
+    # paramiko's own thread wakes twenty times, and waits for Python's lock each time.
+    assert wakings() - before < 15
+
+
 def test_a_connection_opens_again_after_its_end(place: Any) -> None:
     first = place.call(os.getppid)
     place.close()

@@ -71,9 +71,13 @@ class Supervisor:
         self.forker = forker.start((self.stdin, self.stdout))
         self.forker.setblocking(False)
         self.watch(self.forker.fileno(), self.on_forker)
-        self.stock()
         while not (self.closing and not self.dying and not self.workers):
-            for fd, _ in self.poll.poll(self.patience()):
+            # With nothing else to do: what comes first may have them made anew.
+            lacking = self.hungry and len(self.spares) < SPARES and not self.closing
+            ready = self.poll.poll(0 if lacking else self.patience())
+            if lacking and not ready:
+                self.stock()
+            for fd, _ in ready:
                 handler = self.handlers.get(fd)
                 if handler is not None:
                     handler()
@@ -87,8 +91,6 @@ class Supervisor:
                 self.tick()
             if self.outgoing:
                 self.flush()
-            if len(self.spares) < SPARES and not self.closing:
-                self.stock()
 
     def patience(self):
         """Return how many milliseconds poll may wait, or None for as long as it takes."""
