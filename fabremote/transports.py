@@ -47,10 +47,12 @@ class RenewingTransport(paramiko.Transport):
 
     def stop_thread(self) -> None:
         """End the connection's thread at once, however long it may wait."""
-        super().stop_thread()
+        self.active = False
         if isinstance(self.sock, PromptSocket):
+            # Before it is closed, which the thread that waits would not notice.
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
+        super().stop_thread()
 
     def _send_user_message(self, data: Any) -> None:
         if threading.current_thread() is self:
