@@ -26,6 +26,7 @@ from fabremote.progress import Bar, reporter
 from fabremote.receiving import Answer, Data, Outcome
 from fabremote.stdin import Stdin
 from fabremote.streams import Outputs
+from fabremote.threads import at_a_time
 
 if TYPE_CHECKING:
     from fabremote.session import Session
@@ -387,13 +388,13 @@ class Call(Messages):
                 # Not before what is there has been taken, see above.
                 self.handle(notices.WANTED, b"")
                 continue
-            try:
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    return
-                kind, data = self.inbox.get(timeout=remaining)
-            except queue.Empty:
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
                 return
+            try:
+                kind, data = self.inbox.get(timeout=at_a_time(remaining))
+            except queue.Empty:
+                continue
             self.handle(kind, data)
 
 

@@ -146,6 +146,8 @@ class RemoteHost:
         return sessions.get(options, transport, begin)
 
     def _kill(self, pid: int) -> None:
+        if not self.context.is_connected:
+            return
         # At once or not at all.
         begin = functools.partial(fabric.Connection.create_session, self.context)
         # It leads its session's processes, if a login shell didn't come in between.

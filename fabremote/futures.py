@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from fabremote.exceptions import RemoteCancelled
-from fabremote.threads import start_thread, surely
+from fabremote.threads import awaited, start_thread, surely
 
 T = TypeVar("T")
 # Calls of a `map` that run at once unless told otherwise.
@@ -97,14 +98,16 @@ class RemoteFuture(concurrent.futures.Future[T]):
     def result(self, timeout: float | None = None) -> T:
         """Return the value; raise what the call raised, or RemoteCancelled."""
         try:
-            return super().result(timeout)
+            await_end(self, timeout)
+            return super().result(0)
         except concurrent.futures.CancelledError as error:
             raise self._as_remote(error) from None
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, or None; raise RemoteCancelled if it was cancelled."""
         try:
-            return super().exception(timeout)
+            await_end(self, timeout)
+            return super().exception(0)
         except concurrent.futures.CancelledError as error:
             raise self._as_remote(error) from None
 
@@ -112,6 +115,19 @@ class RemoteFuture(concurrent.futures.Future[T]):
         if not self.cancelled():
             return error
         return RemoteCancelled(f"{self._name} was cancelled.")
+
+
+def await_end(future: concurrent.futures.Future[Any], timeout: float | None = None) -> None:
+    """Wait until a future is done, or for ``timeout`` seconds; Ctrl-C ends it."""
+
+    def ends(pause: float | None) -> bool:
+        with contextlib.suppress(
+            concurrent.futures.TimeoutError, concurrent.futures.CancelledError
+        ):
+            concurrent.futures.Future.exception(future, pause)
+        return future.done()
+
+    awaited(ends, timeout)
 
 
 def in_order(

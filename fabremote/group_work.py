@@ -19,6 +19,7 @@ from typing import IO, Any
 from fabremote import option_values as check
 from fabremote.configuration import remotely
 from fabremote.exceptions import raised_there
+from fabremote.futures import await_end
 from fabremote.group_result import Outcome
 from fabremote.labels import Labelled, names_of
 from fabremote.live import View
@@ -114,12 +115,24 @@ def at_once(group: Any, action: Action, progress: bool = True) -> list[Outcome]:
         return []
     workers = min(len(group), max_workers(group))
     stage = Stage(group, progress)
+    # Of ours: Ctrl-C amid the pool's submit() would leave one that is known to nobody.
+    futures = [concurrent.futures.Future[Outcome]() for _ in group]
+
+    def work(place: int, one: Any) -> None:
+        future = futures[place]
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(stage.outcome(action, place, one))
+            except BaseException as error:
+                future.set_exception(error)
+
     pool = concurrent.futures.ThreadPoolExecutor(workers, "fabremote-group")
-    futures: list[concurrent.futures.Future[Outcome]] = []
     ended = False
     try:
         for place, one in enumerate(group):
-            futures.append(pool.submit(stage.outcome, action, place, one))
+            pool.submit(work, place, one)
+        for future in futures:
+            await_end(future)
         outcomes = [future.result() for future in futures]
         ended = True
         return outcomes
@@ -128,7 +141,7 @@ def at_once(group: Any, action: Action, progress: bool = True) -> list[Outcome]:
         # waits for nothing any more.
         for future in futures:
             future.cancel()
-        ended = _end(list(zip(group, futures, strict=False)))
+        ended = _end(list(zip(group, futures, strict=True)))
         raise
     finally:
         pool.shutdown(wait=ended)
@@ -141,13 +154,13 @@ def _end(work: list[tuple[Any, concurrent.futures.Future[Outcome]]]) -> bool:
     Again and again: one that was just about to connect is open only after the first time.
     """
     for _ in range(CLOSINGS):
-        left = [one for one, future in work if not future.done()]
+        left = [(one, future) for one, future in work if not future.done()]
         if not left:
             return True
         with concurrent.futures.ThreadPoolExecutor(min(MOST, len(left)), "fabremote-end") as pool:
-            for one in left:
+            for one, _ in left:
                 pool.submit(one.close)
-        concurrent.futures.wait([future for _, future in work], CLOSING)
+        concurrent.futures.wait([future for _, future in left], CLOSING)
     return False
 
 

@@ -31,6 +31,7 @@ from fabremote.shipping.payload import Payload, dump
 from fabremote.stdin import ELSEWHERE
 from fabremote.store import Parcel
 from fabremote.terminals import is_terminal
+from fabremote.threads import awaited
 from fabremote.upload import EXTRA_MODULES
 
 # Calls that may wait on the host for those before them; larger ones wait here.
@@ -180,11 +181,11 @@ class Lasting:
                     text = f"{stream.name} was closed, as the with block that it is of was left."
                     stream.cut_short(RemoteCancelled(text))
                 self.session.post(wire.frame(wire.END, self.number))
-                self._ended.wait(self._options.timeout)
+                awaited(self._ended.wait, self._options.timeout)
         finally:
             if not self._ended.is_set():
                 self.session.service().cancel(self._call)
-                self._ended.wait()
+                awaited(self._ended.wait)
 
 
 def _how(failure: BaseException) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 
+from fabremote.threads import awaited
+
 
 class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs alone
     """A channel's ``in_buffer`` that hands on packets as they came.
@@ -73,7 +75,7 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
         Raises PipeTimeout after ``timeout`` seconds.
         """
         with self._lock:
-            if not self._changed.wait_for(lambda: self._packets or self._ended, timeout):
+            if not awaited(self._readable_or_ended, timeout):
                 raise PipeTimeout
             data = self._packets.popleft() if self._packets else b""
             if len(data) > nbytes:
@@ -81,6 +83,9 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
                 data = data[:nbytes]
             self._tell()
             return data
+
+    def _readable_or_ended(self, timeout: float | None) -> bool:
+        return bool(self._changed.wait_for(lambda: self._packets or self._ended, timeout))
 
     def empty(self) -> bytes:
         """Take all there is to read."""

@@ -32,7 +32,7 @@ from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
-from fabremote.threads import apart, serves_here, start_thread
+from fabremote.threads import apart, awaited, serves_here, start_thread
 
 Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 Pieces = Sequence[bytes | memoryview]
@@ -145,9 +145,12 @@ class Session:
         if not serves_here():
             self._waiting += 1
             try:
-                self._places.wait_for(lambda: self._taken < IN_FLIGHT or not self.alive)
+                awaited(self._has_place)
             finally:
                 self._waiting -= 1
+
+    def _has_place(self, timeout: float | None) -> bool:
+        return self._places.wait_for(lambda: self._taken < IN_FLIGHT or not self.alive, timeout)
 
     def retire(self) -> bool:
         """Take no more calls, if there are none; return whether it is so."""

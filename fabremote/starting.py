@@ -55,15 +55,19 @@ def start(
             if early is not None and coded:
                 send_along(attempt, early, link)
             greeting = Greeting(link, attempt, options, early)
-            session = greeting.wait(label)
+            try:
+                session = greeting.wait(label)
+            except BaseException:  # Ctrl-C
+                discard(link)
+                end(attempt.pid(greeting.received), kill)
+                raise
             if session is not None:
                 if coded and not attempt.coded:
                     SOURCE_WANTED.add(place)
                 return session
             status = None if greeting.late else link.status(1.0)
-            pid = attempt.pid(greeting.received)
-            if greeting.late and pid is not None:
-                kill(pid)
+            if greeting.late:
+                end(attempt.pid(greeting.received), kill)
             if status is None and not greeting.late and greeting.python is None:
                 begun = attempt.in_doubt(status)
                 raise RemoteConnectionLost(broken(label, greeting, begun), begun)
@@ -78,6 +82,12 @@ def start(
         if options.python is None and status in (126, 127) and name and name != "python3":
             continue
         raise missing(label, options, attempt, greeting, tried, status)
+
+
+def end(pid: int | None, kill: Callable[[int], None]) -> None:
+    """Kill what has not come to the agent, which would end with its link, if its pid is known."""
+    if pid is not None:
+        kill(pid)
 
 
 def send_along(attempt: Start, early: Early, link: Link) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+# How long the main thread waits at a time, in seconds. A Ctrl-C that comes as another thread
+# starts a third is, on a busy machine, at times given to that one: Python notes it there, and
+# wakes nobody. The main thread finds it as its wait ends.
+LOOK = 1.0
 _thread = threading.local()
 
 
@@ -17,6 +22,28 @@ def start_thread(name: str, work: Callable[..., object], *arguments: Any) -> thr
     thread = threading.Thread(target=work, name=name, args=arguments, daemon=True)
     thread.start()
     return thread
+
+
+def at_a_time(rest: float | None = None) -> float | None:
+    """Return how long this thread may wait before it goes on waiting, of ``rest`` seconds."""
+    if threading.get_ident() != threading.main_thread().ident:
+        return rest
+    return LOOK if rest is None else min(rest, LOOK)
+
+
+def awaited(wait: Callable[[float | None], bool], timeout: float | None = None) -> bool:
+    """Return whether ``wait``, told how long it may take, comes true in ``timeout`` seconds.
+
+    Ctrl-C ends it, whichever thread the signal is given to.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    rest = timeout
+    while not wait(at_a_time(rest)):
+        if deadline is not None:
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                return False
+    return True
 
 
 def serve_here() -> None:
@@ -63,9 +90,9 @@ def apart(work: Callable[[], None]) -> None:
             ended.set()
 
     start_thread("fabremote-sending", run)
-    ended.wait()
+    awaited(ended.wait)
     if failures:
         raise failures[0]
 
 
-__all__ = ["apart", "serve_here", "serves_here", "start_thread", "surely"]
+__all__ = ["apart", "at_a_time", "awaited", "serve_here", "serves_here", "start_thread", "surely"]

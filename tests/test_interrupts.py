@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import fabremote
-from fabremote import Connection, RemoteExecutor
+from fabremote import Connection, RemoteExecutor, ThreadingGroup
 from fabremote.calls import Call
 from fabremote.heartbeat import Clock
 from fabremote.outbox import Outbox
@@ -200,6 +200,56 @@ def test_a_second_ctrl_c_leaves_no_call_running(
     pressing.join()
     assert gone(begun(path))
     assert conn_openssh.call(max, 1, 2) == 2
+
+
+def in_a_block(conn: Connection, path: Path) -> None:
+    with conn.python() as py:
+        py.submit(stay, str(path))
+
+
+def under_what_never_starts(conn: Connection, path: Path) -> None:
+    stuck = path.with_name("python")
+    stuck.write_text(
+        f"#!/bin/sh\necho $$ > {path}.begun; mv {path}.begun {path}; exec sleep 600\n"
+    )
+    stuck.chmod(0o755)
+    conn.python(python=str(stuck)).call(max, 1, 2)
+
+
+WAITS: dict[str, Callable[[Connection, Path], Any]] = {
+    "call": lambda conn, path: conn.call(stay, str(path)),
+    "result": lambda conn, path: conn.python().submit(stay, str(path)).result(),
+    "exception": lambda conn, path: conn.python().submit(stay, str(path)).exception(),
+    "group": lambda conn, path: ThreadingGroup.from_connections([conn]).call(stay, str(path)),
+    "block": in_a_block,
+    "start": under_what_never_starts,
+}
+
+
+@pytest.mark.parametrize("way", WAITS)
+def test_ctrl_c_ends_a_wait_though_another_thread_is_given_it(
+    conn_openssh: Connection, tmp_path: Path, way: str
+) -> None:
+    # Linux does so if that one starts a thread before the main thread has come to it.
+    path = tmp_path / "pid"
+    conn_openssh.call(max, 1, 2)
+    given: list[float] = []
+
+    def press() -> None:
+        begun(path)
+        time.sleep(0.1)  # for the main thread to wait by now
+        given.append(time.monotonic())
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press, daemon=True)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        WAITS[way](conn_openssh, path)
+    took = time.monotonic() - given[0]
+    pressing.join()
+    conn_openssh.close()  # As a future that nobody has any more isn't cancelled.
+    assert gone(begun(path))
+    assert took < 20
 
 
 def test_a_second_ctrl_c_waits_for_no_work_of_an_executor(
