@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable
@@ -391,11 +392,8 @@ class Call(Messages):
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 return
-            try:
-                kind, data = self.inbox.get(timeout=at_a_time(remaining))
-            except queue.Empty:
-                continue
-            self.handle(kind, data)
+            with contextlib.suppress(queue.Empty):
+                self.handle(*self.inbox.get(timeout=at_a_time(remaining)))
 
 
 __all__ = ["Call", "Outcome"]

@@ -131,9 +131,10 @@ def at_once(group: Any, action: Action, progress: bool = True) -> list[Outcome]:
     try:
         for place, one in enumerate(group):
             pool.submit(work, place, one)
+        outcomes = []
         for future in futures:
             await_end(future)
-        outcomes = [future.result() for future in futures]
+            outcomes.append(future.result())
         ended = True
         return outcomes
     except BaseException:

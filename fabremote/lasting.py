@@ -106,10 +106,14 @@ class Lasting:
 
     def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call, once not too many wait there."""
-        small = len(parcel.pieces) == 1
+        most = AHEAD if len(parcel.pieces) == 1 else 1
+
+        def fits() -> bool:
+            return len(self._open) < most
+
         try:
             with self._lock:
-                self._changed.wait_for(lambda: len(self._open) < (AHEAD if small else 1))
+                awaited(lambda pause: self._changed.wait_for(fits, pause))
                 self._open.add(call.number)
         except BaseException:
             call.finish()

@@ -135,22 +135,19 @@ class Session:
         with self._placing:
             if self._taken >= IN_FLIGHT and self.alive:
                 self._await_place()
-            if not self.alive:
-                return False
-            self._taken += 1
-            return True
+            alive = self.alive
+            self._taken += alive
+            return alive
 
     def _await_place(self) -> None:
         # A callback of a finished call must not wait for others that it keeps from ending.
         if not serves_here():
             self._waiting += 1
             try:
-                awaited(self._has_place)
+                free = lambda: self._taken < IN_FLIGHT or not self.alive  # noqa: E731
+                awaited(lambda pause: self._places.wait_for(free, pause))
             finally:
                 self._waiting -= 1
-
-    def _has_place(self, timeout: float | None) -> bool:
-        return self._places.wait_for(lambda: self._taken < IN_FLIGHT or not self.alive, timeout)
 
     def retire(self) -> bool:
         """Take no more calls, if there are none; return whether it is so."""

@@ -348,7 +348,9 @@ def hurry(transport: Transport) -> None:
     while isinstance(sock, Channel):
         sock = sock.get_transport().sock
     if isinstance(sock, socket.socket) and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Its thread has closed it where the host has gone since.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def calm(transport: Transport) -> None:

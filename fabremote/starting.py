@@ -55,19 +55,14 @@ def start(
             if early is not None and coded:
                 send_along(attempt, early, link)
             greeting = Greeting(link, attempt, options, early)
-            try:
-                session = greeting.wait(label)
-            except BaseException:  # Ctrl-C
-                discard(link)
-                end(attempt.pid(greeting.received), kill)
-                raise
+            session = greeting.wait(label, kill)
             if session is not None:
                 if coded and not attempt.coded:
                     SOURCE_WANTED.add(place)
                 return session
             status = None if greeting.late else link.status(1.0)
             if greeting.late:
-                end(attempt.pid(greeting.received), kill)
+                greeting.end(kill)
             if status is None and not greeting.late and greeting.python is None:
                 begun = attempt.in_doubt(status)
                 raise RemoteConnectionLost(broken(label, greeting, begun), begun)
@@ -82,12 +77,6 @@ def start(
         if options.python is None and status in (126, 127) and name and name != "python3":
             continue
         raise missing(label, options, attempt, greeting, tried, status)
-
-
-def end(pid: int | None, kill: Callable[[int], None]) -> None:
-    """Kill what has not come to the agent, which would end with its link, if its pid is known."""
-    if pid is not None:
-        kill(pid)
 
 
 def send_along(attempt: Start, early: Early, link: Link) -> None:
@@ -114,8 +103,26 @@ class Greeting:
         self.received = b""
         self.python: RemotePython | None = None
 
-    def wait(self, label: str) -> Session | None:
-        """Send the runner; return the session if the hello of a new enough Python comes."""
+    def wait(self, label: str, kill: Callable[[int], None]) -> Session | None:
+        """Send the runner; return the session if the hello of a new enough Python comes.
+
+        Whatever is raised meanwhile, such as by Ctrl-C, what was started is killed, once its pid
+        has come.
+        """
+        try:
+            return self._wait(label)
+        except BaseException:
+            self._link.close()
+            self.end(kill)
+            raise
+
+    def end(self, kill: Callable[[int], None]) -> None:
+        """Kill what has not come to the agent, which ends with its link, if its pid is known."""
+        pid = self._attempt.pid(self.received)
+        if pid is not None:
+            kill(pid)
+
+    def _wait(self, label: str) -> Session | None:
         # Of the one clock that all have: a thread for each start would cost more than it does.
         CLOCK.add(self, self._options.start_timeout)
         try:

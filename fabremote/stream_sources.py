@@ -29,7 +29,7 @@ from fabremote.exceptions import (
 from fabremote.receiving import Outcome
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.feeds import Feeds
-from fabremote.threads import start_thread
+from fabremote.threads import awaited, start_thread
 
 
 class Reaper:
@@ -212,9 +212,13 @@ class ServedSource(Source):
 
     def wait(self, enough: Callable[[], bool]) -> None:
         """Return when there is ``enough``, or when the call has ended."""
+
+        def ended() -> bool:
+            return enough() or self.call.done
+
         try:
             with self._lock:
-                self._condition.wait_for(lambda: enough() or self.call.done)
+                awaited(lambda pause: self._condition.wait_for(ended, pause))
         except BaseException:
             self.drop()
             raise

@@ -41,7 +41,7 @@ def awaited(wait: Callable[[float | None], bool], timeout: float | None = None) 
     while not wait(at_a_time(rest)):
         if deadline is not None:
             rest = deadline - time.monotonic()
-            if rest <= 0:
+            if not rest > 0:  # nor where it is no number
                 return False
     return True
 

@@ -43,7 +43,9 @@ class RenewingTransport(paramiko.Transport):
     def rest(self) -> None:
         """Wait longer for what comes, now that the connection is open."""
         if isinstance(self.sock, PromptSocket):
-            self.sock.settimeout(IDLE)
+            # Its thread has closed it where the host has gone since.
+            with contextlib.suppress(OSError):
+                self.sock.settimeout(IDLE)
 
     def stop_thread(self) -> None:
         """End the connection's thread at once, however long it may wait."""

@@ -103,7 +103,7 @@ class PasswordServer(openssh.OpenSSHServer):
         # it, puts another in its place.
         etc = Path(self.path("etc"))
         with contextlib.suppress(shutil.Error):  # of what was removed meanwhile
-            shutil.copytree("/etc", etc, symlinks=True)
+            shutil.copytree("/etc", etc, symlinks=True, dirs_exist_ok=True)
         (etc / "shadow").unlink(missing_ok=True)
         (etc / "shadow").touch(0o600)
         (etc / "shadow").write_text(f"{self.user}:{made.stdout.strip()}:19000:0:99999:7:::\n")

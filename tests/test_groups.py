@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import os
@@ -382,6 +383,17 @@ def test_no_color_and_progress_off_are_respected(openssh: Server, tmp_path: Path
 
 
 # Ctrl-C
+
+
+def leave_or_stay() -> None:
+    if address() == "127.0.0.1":
+        raise asyncio.CancelledError
+    time.sleep(600)
+
+
+def test_what_is_no_hosts_failure_ends_the_group_at_once(group: ThreadingGroup) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        group.call(leave_or_stay)
 
 
 @pytest.mark.parametrize(("what", "count"), [("call", 3), ("map", 6), ("result", 1)])

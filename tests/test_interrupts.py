@@ -202,9 +202,20 @@ def test_a_second_ctrl_c_leaves_no_call_running(
     assert conn_openssh.call(max, 1, 2) == 2
 
 
+def items(path: str) -> Iterator[int]:
+    stay(path)
+    yield 1
+
+
 def in_a_block(conn: Connection, path: Path) -> None:
     with conn.python() as py:
         py.submit(stay, str(path))
+
+
+def behind_another(conn: Connection, path: Path) -> None:
+    with conn.python() as py:
+        py.submit(stay, str(path))
+        py.submit(len, bytes(3 << 20))
 
 
 def under_what_never_starts(conn: Connection, path: Path) -> None:
@@ -222,6 +233,8 @@ WAITS: dict[str, Callable[[Connection, Path], Any]] = {
     "exception": lambda conn, path: conn.python().submit(stay, str(path)).exception(),
     "group": lambda conn, path: ThreadingGroup.from_connections([conn]).call(stay, str(path)),
     "block": in_a_block,
+    "items": lambda conn, path: next(iter(conn.python().submit(items, str(path)).result())),
+    "turn": behind_another,
     "start": under_what_never_starts,
 }
 
@@ -237,7 +250,7 @@ def test_ctrl_c_ends_a_wait_though_another_thread_is_given_it(
 
     def press() -> None:
         begun(path)
-        time.sleep(0.1)  # for the main thread to wait by now
+        time.sleep(2 if way == "start" else 0.1)  # for the main thread to wait, and have its pid
         given.append(time.monotonic())
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
