@@ -135,13 +135,20 @@ def in_order(
 ) -> Iterator[T]:
     """Yield the results of ``begin(*item)``, as many begun ahead as ``in_flight`` says."""
     futures: deque[RemoteFuture[T]] = deque()
+
+    def first() -> T:
+        # It stays among them as long as it is waited for, which Ctrl-C may end.
+        value = futures[0].result()
+        futures.popleft()
+        return value
+
     try:
         for item in items:
             futures.append(begin(*item))
             if len(futures) >= in_flight:
-                yield futures.popleft().result()
+                yield first()
         while futures:
-            yield futures.popleft().result()
+            yield first()
     finally:
         surely(lambda: [(future._drop or future.cancel)() for future in reversed(futures)])
 

@@ -23,6 +23,7 @@ from fabremote.calls import Call
 from fabremote.heartbeat import Clock
 from fabremote.outbox import Outbox
 from fabremote.packets import Packets
+from fabremote.session import Session
 from tests.faults import settled
 
 ENTERING = threading.Condition.__enter__.__code__
@@ -199,6 +200,29 @@ def test_a_second_ctrl_c_leaves_no_call_running(
         conn_openssh.call(stay, str(path))
     pressing.join()
     assert gone(begun(path))
+    assert conn_openssh.call(max, 1, 2) == 2
+
+
+def test_ctrl_c_in_map_leaves_no_call_running(conn_openssh: Connection, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+
+    def press() -> None:
+        begun(path)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press, daemon=True)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(conn_openssh.python().map(stay, [str(path)]))
+    pressing.join()
+    assert gone(begun(path))
+    assert conn_openssh.call(max, 1, 2) == 2
+
+
+def test_ctrl_c_amid_a_submit_is_raised_there(conn_openssh: Connection) -> None:
+    conn_openssh.call(max, 1, 2)
+    with interrupted(Session._put), pytest.raises(KeyboardInterrupt):
+        conn_openssh.python().submit(max, 1, 2)
     assert conn_openssh.call(max, 1, 2) == 2
 
 
