@@ -195,4 +195,4 @@ def _cancel(future: concurrent.futures.Future[RemoteFuture[Any]]) -> None:
         future.result().cancel()
 
 
-__all__ = ["IN_FLIGHT", "RemoteFuture", "begun", "in_order"]
+__all__ = ["IN_FLIGHT", "RemoteFuture", "await_end", "begun", "in_order"]
