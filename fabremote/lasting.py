@@ -31,7 +31,7 @@ from fabremote.shipping.payload import Payload, dump
 from fabremote.stdin import ELSEWHERE
 from fabremote.store import Parcel
 from fabremote.terminals import is_terminal
-from fabremote.threads import awaited
+from fabremote.threads import awaited, awaited_for
 from fabremote.upload import EXTRA_MODULES
 
 # Calls that may wait on the host for those before them; larger ones wait here.
@@ -107,13 +107,9 @@ class Lasting:
     def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call, once not too many wait there."""
         most = AHEAD if len(parcel.pieces) == 1 else 1
-
-        def fits() -> bool:
-            return len(self._open) < most
-
         try:
             with self._lock:
-                awaited(lambda pause: self._changed.wait_for(fits, pause))
+                awaited_for(self._changed, lambda: len(self._open) < most)
                 self._open.add(call.number)
         except BaseException:
             call.finish()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 
-from fabremote.threads import awaited
+from fabremote.threads import awaited_for
 
 
 class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -75,7 +75,7 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
         Raises PipeTimeout after ``timeout`` seconds.
         """
         with self._lock:
-            if not awaited(self._readable_or_ended, timeout):
+            if not awaited_for(self._changed, lambda: self._packets or self._ended, timeout):
                 raise PipeTimeout
             data = self._packets.popleft() if self._packets else b""
             if len(data) > nbytes:
@@ -83,9 +83,6 @@ class Packets(BufferedPipe):  # type: ignore[type-arg]  # generic in the stubs a
                 data = data[:nbytes]
             self._tell()
             return data
-
-    def _readable_or_ended(self, timeout: float | None) -> bool:
-        return bool(self._changed.wait_for(lambda: self._packets or self._ended, timeout))
 
     def empty(self) -> bytes:
         """Take all there is to read."""

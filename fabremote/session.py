@@ -32,7 +32,7 @@ from fabremote.outbox import Outbox
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
-from fabremote.threads import apart, awaited, serves_here, start_thread
+from fabremote.threads import apart, awaited_for, serves_here, start_thread
 
 Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 Pieces = Sequence[bytes | memoryview]
@@ -144,8 +144,7 @@ class Session:
         if not serves_here():
             self._waiting += 1
             try:
-                free = lambda: self._taken < IN_FLIGHT or not self.alive  # noqa: E731
-                awaited(lambda pause: self._places.wait_for(free, pause))
+                awaited_for(self._places, lambda: self._taken < IN_FLIGHT or not self.alive)
             finally:
                 self._waiting -= 1
 

@@ -29,7 +29,7 @@ from fabremote.exceptions import (
 from fabremote.receiving import Outcome
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.feeds import Feeds
-from fabremote.threads import awaited, start_thread
+from fabremote.threads import awaited_for, start_thread
 
 
 class Reaper:
@@ -212,13 +212,9 @@ class ServedSource(Source):
 
     def wait(self, enough: Callable[[], bool]) -> None:
         """Return when there is ``enough``, or when the call has ended."""
-
-        def ended() -> bool:
-            return enough() or self.call.done
-
         try:
             with self._lock:
-                awaited(lambda pause: self._condition.wait_for(ended, pause))
+                awaited_for(self._condition, lambda: enough() or self.call.done)
         except BaseException:
             self.drop()
             raise

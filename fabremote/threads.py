@@ -46,6 +46,13 @@ def awaited(wait: Callable[[float | None], bool], timeout: float | None = None) 
     return True
 
 
+def awaited_for(
+    condition: threading.Condition, ready: Callable[[], object], timeout: float | None = None
+) -> bool:
+    """Do as a condition's ``wait_for``, which is locked; see `awaited`."""
+    return awaited(lambda pause: bool(condition.wait_for(ready, pause)), timeout)
+
+
 def serve_here() -> None:
     """Mark this thread as a service's (see `fabremote.service`), or one that such a one waits for.
 
@@ -95,4 +102,13 @@ def apart(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
-__all__ = ["apart", "at_a_time", "awaited", "serve_here", "serves_here", "start_thread", "surely"]
+__all__ = [
+    "apart",
+    "at_a_time",
+    "awaited",
+    "awaited_for",
+    "serve_here",
+    "serves_here",
+    "start_thread",
+    "surely",
+]

@@ -183,38 +183,40 @@ def test_what_is_cancelled_ends_though_ctrl_c_comes_amid_it(
     assert gone(pid)
 
 
+@contextlib.contextmanager
+def pressing(path: Path, press: Callable[[], object]) -> Iterator[None]:
+    """Have ``press`` called in another thread once a process has written ``path``."""
+
+    def run() -> None:
+        begun(path)
+        press()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield
+    thread.join()
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.mark.parametrize("place", [Call.abort, Call.kill, Outbox.post, Outbox._begin])
 def test_a_second_ctrl_c_leaves_no_call_running(
     conn_openssh: Connection, tmp_path: Path, place: Any
 ) -> None:
     conn_openssh.call(max, 1, 2)
     path = tmp_path / "pid"
-
-    def first() -> None:
-        begun(path)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    pressing = threading.Thread(target=first, daemon=True)
-    pressing.start()
-    with interrupted(place), pytest.raises(KeyboardInterrupt):
+    with pressing(path, ctrl_c), interrupted(place), pytest.raises(KeyboardInterrupt):
         conn_openssh.call(stay, str(path))
-    pressing.join()
     assert gone(begun(path))
     assert conn_openssh.call(max, 1, 2) == 2
 
 
 def test_ctrl_c_in_map_leaves_no_call_running(conn_openssh: Connection, tmp_path: Path) -> None:
     path = tmp_path / "pid"
-
-    def press() -> None:
-        begun(path)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    pressing = threading.Thread(target=press, daemon=True)
-    pressing.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pressing(path, ctrl_c), pytest.raises(KeyboardInterrupt):
         list(conn_openssh.python().map(stay, [str(path)]))
-    pressing.join()
     assert gone(begun(path))
     assert conn_openssh.call(max, 1, 2) == 2
 
@@ -273,17 +275,13 @@ def test_ctrl_c_ends_a_wait_though_another_thread_is_given_it(
     given: list[float] = []
 
     def press() -> None:
-        begun(path)
         time.sleep(2 if way == "start" else 0.1)  # for the main thread to wait, and have its pid
         given.append(time.monotonic())
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
-    pressing = threading.Thread(target=press, daemon=True)
-    pressing.start()
-    with pytest.raises(KeyboardInterrupt):
+    with pressing(path, press), pytest.raises(KeyboardInterrupt):
         WAITS[way](conn_openssh, path)
     took = time.monotonic() - given[0]
-    pressing.join()
     conn_openssh.close()  # As a future that nobody has any more isn't cancelled.
     assert gone(begun(path))
     assert took < 20
