@@ -112,6 +112,7 @@ class Call(Messages):
             self.stdin.start(self._send_stdin, self._end_with)
         except BaseException as error:
             self.abort(error)
+            raise
 
     def admit(self, kind: int, data: Data) -> None:
         """Take a frame, in the thread that receives: no more than an agent sends."""

@@ -220,7 +220,7 @@ class Prepared:
         call.stdin.attend()
         try:
             self._begin(call, payload)
-        except (KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
             call.abort(error)
         feeds = payload.feeds
         del payload
@@ -329,8 +329,6 @@ class Prepared:
         call.changed = functools.partial(self._begun, future, call, payload.feeds, decoder)
         service.adopt(call, resolve, alone)
         self._begin(call, payload)
-        if call.failure is not None and not isinstance(call.failure, Exception):
-            raise call.failure  # Ctrl-C amid the sending, with which the call has been ended.
         if future.cancelled():
             # Between two attempts.
             future._kill()

@@ -107,7 +107,10 @@ class Session:
     # Calls
 
     def begin(self, call: Call, parcel: Parcel) -> None:
-        """Send a call; its frames come to ``call.deliver`` from now on."""
+        """Send a call; its frames come to ``call.deliver`` from now on.
+
+        Ctrl-C, or what else comes amid it, is raised, and ends the call.
+        """
         with self._lock:
             alive = self.alive
             if alive:
@@ -123,7 +126,9 @@ class Session:
             call.begun = False
             self._break()
         except BaseException as error:
+            # Raised too: by now another thread may have ended the call for another reason.
             call.abort(error)
+            raise
         else:
             call.start_stdin()
 

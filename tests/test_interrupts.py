@@ -221,10 +221,32 @@ def test_ctrl_c_in_map_leaves_no_call_running(conn_openssh: Connection, tmp_path
     assert conn_openssh.call(max, 1, 2) == 2
 
 
-def test_ctrl_c_amid_a_submit_is_raised_there(conn_openssh: Connection) -> None:
+@pytest.mark.parametrize("place", [Session._put, Call.start_stdin])
+def test_ctrl_c_amid_a_submit_is_raised_there(conn_openssh: Connection, place: Any) -> None:
     conn_openssh.call(max, 1, 2)
-    with interrupted(Session._put), pytest.raises(KeyboardInterrupt):
+    with interrupted(place), pytest.raises(KeyboardInterrupt):
         conn_openssh.python().submit(max, 1, 2)
+    assert conn_openssh.call(max, 1, 2) == 2
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_ctrl_c_amid_a_submit_is_raised_though_the_call_has_ended(
+    conn_openssh: Connection, monkeypatch: pytest.MonkeyPatch, lasting: bool
+) -> None:
+    conn_openssh.call(max, 1, 2)
+    with conn_openssh.python() if lasting else contextlib.nullcontext(conn_openssh.python()) as py:
+        abort, ended = Call.abort, []
+
+        def abort_late(call: Call, error: BaseException) -> None:
+            # The link is given up by now, which ends the call in another thread.
+            ended.append(settled(lambda: call.done, 10))
+            abort(call, error)
+
+        monkeypatch.setattr(Call, "abort", abort_late)
+        with interrupted(Session._put), pytest.raises(KeyboardInterrupt):
+            py.submit(max, 1, 2)
+        assert ended[0]
+        monkeypatch.undo()
     assert conn_openssh.call(max, 1, 2) == 2
 
 
