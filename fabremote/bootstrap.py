@@ -34,6 +34,8 @@ READ_LINE = (
 COMMAND = f"exec sh -c '{READ_LINE}'"
 MARKER_SIZE = 32
 DIGITS = 8
+# So much of what is sent is not what a shell says by chance, in bytes.
+BACK = 32
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 # Until the agent has imported what it uses, PYTHONPATH can't put others in its place.
@@ -223,9 +225,22 @@ class Start:
 
     def noise(self, received: bytes) -> str:
         """Return what else was printed, for a message: the last lines of it."""
+        at = self.sent_back(received)
+        if at is not None:
+            # What is secret may be among it.
+            received = received[: received.rfind(b"\n", 0, at) + 1]
         lines = received.decode("utf-8", "replace").splitlines()
         kept = [line for line in lines if line.strip() and self.marker not in line]
         return "\n".join(kept[-10:])[-2000:]
+
+    def sent_back(self, received: bytes) -> int | None:
+        """Return where in ``received`` what was sent begins to come back, if it does.
+
+        The script aside, which names what is said of the start, and which errors quote.
+        """
+        sent = runner(self.coded) + self.ahead + self.behind
+        pieces = range(0, len(received) - BACK + 1, BACK)
+        return next((at for at in pieces if received[at : at + BACK] in sent), None)
 
 
 def _one_line(command: str) -> str:

@@ -66,7 +66,7 @@ class Call(Messages):
     ``provide`` answers what the function asks for while it runs, see
     ``shipping.forwarding``. ``process``: the lasting process that it runs in, if
     it has no process of its own. A lasting process itself is a call too, with the
-    flag for it.
+    flag for it. ``waited``: for how many seconds of its timeout it has.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Call(Messages):
         process: Process | None = None,
         flags: int = 0,
         record: Callable[[Data], None] | None = None,
+        waited: float = 0.0,
     ) -> None:
         super().__init__(session, number, name, Items(options.max_result), provide, feeds)
         self._outcome: Outcome | None = None
@@ -94,7 +95,7 @@ class Call(Messages):
         # What the thread that receives, or that answers requests, has the call end with.
         self._fault: BaseException | None = None
         self.timeout = options.timeout
-        self.deadline = time.monotonic() + options.timeout if options.timeout else None
+        self.deadline = time.monotonic() + options.timeout - waited if options.timeout else None
         self.done = False
         self._answer = Answer(options.max_result)
         self._consumed = 0
@@ -247,9 +248,8 @@ class Call(Messages):
         if answered and self._answer.complete():
             return None
         # A terminal has one stream.
-        kind, what = wire.STDERR, "stderr"
-        if self._options.pty:
-            kind, what = wire.STDOUT, "output"
+        pty = self._options.pty
+        kind, what = (wire.STDOUT, "output") if pty else (wire.STDERR, "stderr")
         stderr = self._outputs.text(kind)[-2000:]
         name = signal_name(number) if number else None
         how = ended_how(exited, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from fabremote.bootstrap import RemotePython, this_python
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _shown(name: str, value: Any) -> str:
+    """Return an option's value as text, without what may be secret."""
+    if name == "env" and isinstance(value, Mapping):
+        return f"{{{', '.join(f'{each!r}: ...' for each in value)}}}"
+    return "..." if name == "password" else repr(value)
 
 
 class Interpreter:
@@ -41,9 +48,7 @@ class Interpreter:
         raise TypeError("an Interpreter is a live connection's, which can't leave this process")
 
     def __repr__(self) -> str:
-        given = self._bound.given.items()
-        shown = {k: "..." if k == "password" else repr(v) for k, v in given}
-        options = ", ".join(f"{name}={text}" for name, text in shown.items())
+        options = ", ".join(f"{name}={_shown(name, v)}" for name, v in self._bound.given.items())
         return f"<Interpreter on {self._host.label}{' ' if options else ''}{options}>"
 
     def __enter__(self) -> Self:

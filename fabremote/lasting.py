@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,7 @@ from fabremote.exceptions import (
     RemoteTimeout,
     ended_how,
 )
+from fabremote.notices import EXPIRED, UNBEGUN
 from fabremote.options import Options
 from fabremote.session import Session
 from fabremote.shipping.forwarding import Memory
@@ -54,11 +56,11 @@ class Lasting:
         self._reason = self._end = ""
         self._stream: weakref.ref[Call] | None = None
         self._ended = threading.Event()
-        if not session.reserve():
-            raise session.loss("the process of a with block", begun=False)
+        name = "the process of a with block"
+        if not session.reserve(name, options.timeout or None):
+            raise session.loss(name, begun=False)
         self.number = session.number()
         try:
-            name = "the process of a with block"
             own = self._process_options()
             self._call = Call(session, self.number, name, own, False, flags=wire.LASTING)
         except BaseException:
@@ -107,9 +109,13 @@ class Lasting:
     def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call, once not too many wait there."""
         most = AHEAD if len(parcel.pieces) == 1 else 1
+        rest = None if call.deadline is None else call.deadline - time.monotonic()
         try:
             with self._lock:
-                awaited_for(self._changed, lambda: len(self._open) < most)
+                if not awaited_for(self._changed, lambda: len(self._open) < most, rest):
+                    call.deliver(EXPIRED, b"")
+                    call.deliver(UNBEGUN, b"")
+                    return
                 self._open.add(call.number)
         except BaseException:
             call.finish()

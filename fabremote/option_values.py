@@ -65,7 +65,7 @@ def call_env(context: Any) -> dict[str, str]:
 
 def env(value: Mapping[Any, Any] | None) -> dict[str, str]:
     if value is not None and not isinstance(value, Mapping):
-        raise TypeError(f"env={value!r} must be a dict of str to str.")
+        raise TypeError(f"env= must be a dict of str to str, not a {type(value).__name__}.")
     found = {}
     for name, text in dict(value or {}).items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
@@ -73,7 +73,9 @@ def env(value: Mapping[Any, Any] | None) -> dict[str, str]:
         if isinstance(text, (int, float, os.PathLike)) and not isinstance(text, bool):
             text = str(text)
         if not isinstance(text, str) or "\0" in text:
-            raise TypeError(f"env[{name!r}] is {text!r}; it must be a str without NUL.")
+            # The value may be a secret.
+            what = "has a NUL" if isinstance(text, str) else f"is a {type(text).__name__}"
+            raise TypeError(f"env[{name!r}] {what}; it must be a str without NUL.")
         found[name] = text
     return found
 

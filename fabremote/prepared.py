@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import functools
 import reprlib
+import time
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
@@ -94,6 +95,8 @@ class Prepared:
         # What was sent as its agent was started.
         self._early: Early | None = None
         self._cancelled = False
+        # How long it has waited for a place in its agent, in seconds.
+        self._waited = 0.0
         if options.echo:
             # Of one piece: other threads may print too.
             print(options.echo_format.format(command=self.text()) + "\n", end="")
@@ -108,11 +111,17 @@ class Prepared:
         """Return whether the call must connect first, or have an agent started."""
         return self._lasting is None and self._host.live_session(self._options) is None
 
+    def _reserve(self, session: Session) -> bool:
+        begun = time.monotonic()
+        reserved = session.reserve(self.name, self._options.timeout or None)
+        self._waited = time.monotonic() - begun
+        return reserved
+
     def _start(self) -> tuple[Call, Payload, Decoder]:
         if self._lasting is not None:
             return self._start_inside(self._lasting)
         session = self._host.live_session(self._options)
-        if session is None or not session.reserve():
+        if session is None or not self._reserve(session):
             # Before anything is begun over there, so that what can't go does nothing.
             return self._start_anew(self._dump(this_python(), None))
         return self._open(session, None)
@@ -128,10 +137,11 @@ class Prepared:
         ahead = self._early = early(self._options, payload.parcel, open_first)
         try:
             for _ in range(ATTEMPTS):
+                self._waited = 0.0
                 session = self._host.session(self._options, ahead)
                 if opened:
                     return opened[0]
-                if session.reserve():
+                if self._reserve(session):
                     return self._open(session, payload)
         except BaseException as error:
             if ahead is not None:
@@ -143,7 +153,7 @@ class Prepared:
         """The same in a lasting process."""
         lasting.check(self.name)
         payload = lasting.dump(self._fn, self._args, self._kwargs, self._options)
-        if not lasting.session.reserve():
+        if not self._reserve(lasting.session):
             raise lasting.gone(self.name)
         return self._open(lasting.session, payload)
 
@@ -168,6 +178,7 @@ class Prepared:
                 payload.feeds,
                 self._lasting,
                 record=records.receiver(what, session.label) if logs else None,
+                waited=self._waited,
             )
         except BaseException:
             session.forget(number)

@@ -24,21 +24,20 @@ from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
 from fabremote.calls import Call
 from fabremote.early import FIRST, Early
-from fabremote.exceptions import RemoteCancelled, RemoteException
+from fabremote.exceptions import RemoteCancelled, RemoteException, RemoteTimeout
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, parts, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN, lost
 from fabremote.outbox import Outbox
+from fabremote.places import IN_FLIGHT, Places
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
-from fabremote.threads import apart, awaited_for, serves_here, start_thread
+from fabremote.threads import apart, start_thread
 
 Pack = Callable[[int, memoryview], tuple[int, bytes | memoryview]]
 Pieces = Sequence[bytes | memoryview]
 
-# Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
-IN_FLIGHT = 128
 # How long `close` waits for the agent to have killed what still ran, in seconds.
 CLOSING = 3.0
 # How much of what a failed agent says an error quotes, in bytes: the end.
@@ -72,11 +71,7 @@ class Session:
         self.unloadable: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
-        self._placing = threading.RLock()
-        self._places = threading.Condition(self._placing)
-        self._taken, self._waiting = 0 if early is None else 1, 0
-        # When the last call ended, on the monotonic clock.
-        self.rested = time.monotonic()
+        self.places = Places(lambda: self.alive, 0 if early is None else 1)
         self._numbers = itertools.count(1)
         self._lost: str | None = None
         # Whether the agent has told, as it failed, of each call that had begun.
@@ -85,8 +80,6 @@ class Session:
         self.silent = False
         self._closed = self._broken = self._ending = False
         self._service: Service | None = None
-        # The numbers of streams that were dropped and are being closed there.
-        self.lingering: set[int] = set()
         # What the link runs over; a session isn't used over another.
         self.carrier: object = None
         self._decoder = wire.Decoder()
@@ -132,33 +125,30 @@ class Session:
         else:
             call.start_stdin()
 
-    def reserve(self) -> bool:
+    def reserve(self, name: str, timeout: float | None) -> bool:
         """Wait for one of the places that an agent has for calls; `forget` gives it back.
 
         Returns False, with no place taken, if the agent is one that has ended or was retired.
+        Raises RemoteTimeout after ``timeout`` seconds.
         """
-        with self._placing:
-            if self._taken >= IN_FLIGHT and self.alive:
-                self._await_place()
-            alive = self.alive
-            self._taken += alive
-            return alive
-
-    def _await_place(self) -> None:
-        # A callback of a finished call must not wait for others that it keeps from ending.
-        if not serves_here():
-            self._waiting += 1
-            try:
-                awaited_for(self._places, lambda: self._taken < IN_FLIGHT or not self.alive)
-            finally:
-                self._waiting -= 1
+        try:
+            return self.places.take(timeout)
+        except TimeoutError:
+            raise RemoteTimeout(
+                f"{name} on {self.label} waited {timeout:g} seconds for one of the {IN_FLIGHT} "
+                "calls that run there at once to end, and was not run. Raise timeout=, or make "
+                "fewer calls at once.",
+                timeout,
+            ) from None
 
     def retire(self) -> bool:
         """Take no more calls, if there are none; return whether it is so."""
-        with self._placing:
-            if not self._taken and not self._waiting:
-                self._broken = True
-            return self._broken
+
+        def give_up() -> None:
+            self._broken = True
+
+        self.places.if_idle(give_up)
+        return self._broken
 
     def keep_from(self, modules: frozenset[str]) -> bool:
         """Note modules that can't be loaded there; return whether that is news."""
@@ -290,11 +280,7 @@ class Session:
             service = self._service
         if service is not None and call is not None and call.deadline is not None:
             service.ended(call)
-        with self._placing:
-            self.lingering.discard(number)
-            self._taken -= 1
-            self.rested = time.monotonic()
-            self._places.notify_all()
+        self.places.leave(number)
 
     def loss(self, name: str, begun: bool = True) -> RemoteException:
         """Return the error for a call that the end of this session ended.
@@ -370,8 +356,7 @@ class Session:
         self._link.close()
         self._outbox.close()
         release(self._link)
-        with self._placing:
-            self._places.notify_all()
+        self.places.wake()
         for call in calls:
             call.deliver(UNBEGUN if self._told else LOST, b"")
         if self._service is not None:
@@ -383,9 +368,8 @@ class Session:
 
         Streams that were dropped may run their finally blocks first, for a moment.
         """
-        if self.alive and self.lingering:
-            with self._placing:
-                self._places.wait_for(lambda: not self.lingering or not self.alive, CLOSING)
+        if self.alive and self.places.lingering:
+            self.places.await_lingering(CLOSING)
         with self._lock:
             if self._closed:
                 return

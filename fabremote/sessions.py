@@ -131,7 +131,7 @@ class Sessions:
     def _evict(self) -> bool:
         """End the agent that has had no call for longest; return whether there was one."""
         with self.lock:
-            idle = sorted(self._live.items(), key=lambda item: item[1].rested)
+            idle = sorted(self._live.items(), key=lambda item: item[1].places.rested)
             found = next((key for key, session in idle if session.retire()), None)
             session = None if found is None else self._live.pop(found)
         if session is None:

@@ -217,6 +217,8 @@ def missing(
     if greeting.late:
         why = f"{wanted} on {label} did not start within {options.start_timeout:g} seconds."
         remedy = " If it may take longer, raise start_timeout; or name another with python=."
+        if attempt.sent_back(greeting.received) is not None:
+            remedy = " What is sent to it comes back: look what its login shell runs as it starts."
         begun = attempt.in_doubt(status)
         return RemoteInterpreterMissing(why + said + remedy, wanted, names, begun)
     elif options.prefixes and attempt.started(greeting.received) is None and status is not None:
@@ -229,6 +231,10 @@ def missing(
     elif status == STRAYED:
         why = f"What the login shell of {label} runs as it starts reads what is sent to it."
         remedy = " Have it leave its stdin alone where it is no terminal."
+        return RemoteInterpreterMissing(why + said + remedy, wanted, names)
+    elif status == 0 and attempt.started(greeting.received) is None:
+        why = f"The login shell of {label} ended before it ran anything."
+        remedy = " Look what it runs as it starts."
         return RemoteInterpreterMissing(why + said + remedy, wanted, names)
     elif status in (126, 127) or (status is None and not tried):
         why = f"{label} has no interpreter {wanted} that can be run (tried {', '.join(names)})."

@@ -187,7 +187,7 @@ class Source:
         """Nobody wants it any more. Safe wherever the garbage collector may run."""
         if not self.ended:
             self.ended = True
-            self.call.session.lingering.add(self.call.number)
+            self.call.session.places.lingering.add(self.call.number)
             reaper.drop(self.call)
 
 

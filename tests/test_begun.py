@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fabremote import Connection, RemoteConnectionLost, RemoteProcessDied
+from fabremote import Connection, RemoteConnectionLost, RemoteProcessDied, RemoteTimeout
 from fabremote.demo import processes
 from fabremote.demo.server import Server
 from tests.faults import dial, settled, within
@@ -270,3 +270,25 @@ def test_a_forker_that_is_killed_costs_no_call_but_those_in_doubt(
     assert done + doubtful == 5
     assert done <= len(path.read_text()) <= done + doubtful
     assert conn_openssh.call(max, 1, 2) == 2
+
+
+# A forker that stands still
+
+
+def stop_the_forker() -> int:
+    stop(os.getppid())
+    return os.getppid()
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_nothing_is_left_where_a_call_stops_the_forker(openssh: Server, waiting: bool) -> None:
+    with dial(openssh) as c:
+        forker = c.call(stop_the_forker)
+        if waiting:
+            # As many as there are workers by then, and one more.
+            with within(30):
+                futures = [c.python(timeout=1).submit(os.getpid) for _ in range(3)]
+                assert isinstance(futures[-1].exception(), RemoteTimeout)
+            # That has had it go on.
+            assert c.call(os.getppid) == forker
+    assert settled(lambda: not Path(f"/proc/{forker}").exists(), 5)

@@ -1,4 +1,4 @@
-"""What sshd refuses for a while, calls and connections wait for: sessions and logins."""
+"""What there is no room for at once waits: for sessions, logins, and places in an agent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from pathlib import Path
 import fabric
 import pytest
 
-from fabremote import Connection, RemoteConnectionLost, RemoteConnectionRefused, wrap
+from fabremote import (
+    Connection,
+    RemoteConnectionLost,
+    RemoteConnectionRefused,
+    RemoteTimeout,
+    wrap,
+)
 from fabremote.demo.openssh import OpenSSHServer
 from tests.faults import dial, host, settled, within
 
@@ -172,3 +178,32 @@ def test_closing_ends_the_attempts(tmp_path: Path, remote_env: dict[str, str]) -
             connection.close()
             with within(8), pytest.raises(RemoteConnectionRefused):
                 future.result(10)
+
+
+def test_waiting_for_others_counts_for_the_timeout(
+    conn_openssh: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabremote.places.IN_FLIGHT", 2)
+    others = [conn_openssh.python().submit(nap, number, 60) for number in range(2)]
+    py = conn_openssh.python(timeout=0.5)
+    with within(20), pytest.raises(RemoteTimeout, match=r"waited 0\.5 seconds.*not run") as caught:
+        py.call((tmp_path / "run").touch)
+    assert caught.value.timeout == 0.5
+    with within(20), pytest.raises(RemoteTimeout, match=r"waited"):
+        py.submit(max, 1, 2)
+    with within(20), pytest.raises(RemoteTimeout, match=r"a with block.* waited"):
+        py.__enter__()
+    others[0].cancel()
+    assert conn_openssh.call(nap, 3, 0) == 3
+    assert not (tmp_path / "run").exists()
+    others[1].cancel()
+
+
+def test_what_waited_for_others_has_the_rest_of_its_timeout(
+    conn_openssh: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabremote.places.IN_FLIGHT", 1)
+    other = conn_openssh.python().submit(nap, 1, 1.0)
+    with within(20), pytest.raises(RemoteTimeout, match="took longer than 2 seconds"):
+        conn_openssh.python(timeout=2).call(nap, 2, 1.5)
+    assert other.result() == 1

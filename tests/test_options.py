@@ -459,6 +459,20 @@ def test_a_bad_value_is_named_before_anything_is_sent(
         nowhere.python(**{name: value})  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("env", [{"TOKEN": b"s3cret"}, {"TOKEN": "s3cret\0"}, ["TOKEN=s3cret"]])
+def test_a_variables_bad_value_is_told_without_it(nowhere: Connection, env: Any) -> None:
+    with pytest.raises(TypeError, match="env") as caught:
+        nowhere.python(env=env)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_interpreter_shows_no_variables_values(nowhere: Connection) -> None:
+    text = repr(nowhere.python(env={"TOKEN": "s3cret"}, sudo=True, password="s3cret"))
+    assert text == (
+        f"<Interpreter on {nowhere.host} env={{'TOKEN': ...}}, sudo=True, password=...>"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("sudo", ""), ("sudo", 0), ("wheels", "remote"), ("encoding", 8)]
 )

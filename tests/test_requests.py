@@ -141,7 +141,7 @@ def use() -> int:
 def begin(session: Session, timeout: float | None) -> Call:
     options = Options(timeout=timeout)
     payload = dump(use, (), {}, options, this_python())
-    session.reserve()
+    session.reserve("use", timeout)
     call = Call(session, session.number(), "use", options, False, payload.provide)
     session.begin(call, payload.parcel)
     return call

@@ -89,7 +89,8 @@ REFUSING = {
     "hangs": ("echo wait; exec sleep 15", r"did not start within 1 s.* wait"),
     "no stdin": ("exec < /dev/null", "reads what is sent"),
     "closed stdin": ("exec <&-", "reads what is sent"),
-    "another shell": ("exec cat", "did not start within 1 s"),
+    "another shell": ("exec cat", "did not start within 1 s.*comes back"),
+    "nothing": ("exit 0", "ended before it ran anything"),
 }
 
 
@@ -109,6 +110,19 @@ def test_what_a_shells_files_prevent_is_told(homely: OpenSSHServer, bashrc: Path
     for process in homely.processes():
         if "sleep 15" in process.command:  # what hangs by itself is the host's own
             os.kill(process.pid, 9)
+
+
+@pytest.mark.parametrize("line", ["exec cat", "exec cat -n"])
+def test_what_a_shell_sends_back_is_not_shown(
+    homely: OpenSSHServer, bashrc: Path, line: str
+) -> None:
+    bashrc.write_text(f"echo hello there\n{line}\n")
+    secrets = [f"secret {number}" for number in range(100)]
+    with dial(homely, start_timeout=1.0) as c, within(30):
+        py = c.python(env={"TOKEN": "secret"})
+        with pytest.raises(RemoteInterpreterMissing, match="comes back") as caught:
+            py.call("\n".join, secrets)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("line", ["echo enough; kill -9 $$", "echo enough; exec >/dev/null"])

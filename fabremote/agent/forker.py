@@ -52,9 +52,10 @@ _FLAGS = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def start(connection):
-    """Fork the forker, which lets go of the connection; return our end of its socket."""
+    """Fork the forker, which lets go of the connection; return its pid and our end of a socket."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         try:
             ours.close()
             for fd in connection:
@@ -63,7 +64,7 @@ def start(connection):
         finally:
             os._exit(0)
     theirs.close()
-    return ours
+    return pid, ours
 
 
 def ask(sock, request, fds):

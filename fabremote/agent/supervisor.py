@@ -51,7 +51,7 @@ class Supervisor:
         for fd in (stdin, stdout):
             os.set_blocking(fd, False)
             widen(fd)
-        self.forker = None
+        self.forker = self.forker_pid = None
         # Asked for and not yet confirmed, in order; what of it was heard; what ended before.
         self.unborn, self.heard, self.early = [], b"", {}
         for number in (_signal.SIGTERM, _signal.SIGHUP):
@@ -68,7 +68,7 @@ class Supervisor:
 
     def run(self):
         """Serve calls until the caller is gone and nothing is left of them."""
-        self.forker = forker.start((self.stdin, self.stdout))
+        self.forker_pid, self.forker = forker.start((self.stdin, self.stdout))
         self.forker.setblocking(False)
         self.watch(self.forker.fileno(), self.on_forker)
         while not (self.closing and not self.dying and not self.workers):
@@ -232,12 +232,17 @@ class Supervisor:
         self.closing = True
         self.pace = 0
         self.unwatch(self.stdin)
+        self.rouse()
         for call in list(self.calls.values()):
             call.cancel()
         for spare in self.spares:
             spare.close()
 
     # Workers
+
+    def rouse(self):
+        """Have the forker go on if a call has stopped it: it tells that workers have ended."""
+        os.kill(self.forker_pid, _signal.SIGCONT)
 
     def fork(self, request=forker.URGENT):
         """Have a worker forked that waits for its call, or whose call waits."""

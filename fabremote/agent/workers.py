@@ -328,6 +328,7 @@ class Worker:
         if self.pid is None:
             # As soon as there is a process to kill.
             self.doomed = True
+            self.supervisor.rouse()
         elif self.cancelled is None:
             self.cancelled = processes.Group(self.pid, True, self.finish)
             self.supervisor.dying.append(self.cancelled)

@@ -1,0 +1,79 @@
+"""The places that an agent has for calls: one more than it has waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from fabremote.threads import awaited_for, serves_here
+
+# Calls at once on one agent: five descriptors each, of the 1024 that a host usually allows.
+IN_FLIGHT = 128
+
+
+class Places:
+    """Who has a place, and who waits for one.
+
+    ``alive``: whether the agent takes calls. ``taken``: how many it has already.
+    """
+
+    def __init__(self, alive: Callable[[], bool], taken: int) -> None:
+        self._alive = alive
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._taken, self._waiting = taken, 0
+        # When the last call ended, on the monotonic clock.
+        self.rested = time.monotonic()
+        # The numbers of streams that were dropped and are being closed there.
+        self.lingering: set[int] = set()
+
+    def take(self, timeout: float | None = None) -> bool:
+        """Wait for a place; return False, with none taken, if the agent takes no calls any more.
+
+        Raises TimeoutError after ``timeout`` seconds.
+        """
+        with self._lock:
+            # A callback of a finished call must not wait for others that it keeps from ending.
+            if self._taken >= IN_FLIGHT and self._alive() and not serves_here():
+                self._await(timeout)
+            alive = self._alive()
+            self._taken += alive
+            return alive
+
+    def _await(self, timeout: float | None) -> None:
+        self._waiting += 1
+        try:
+            if not awaited_for(
+                self._changed, lambda: self._taken < IN_FLIGHT or not self._alive(), timeout
+            ):
+                raise TimeoutError
+        finally:
+            self._waiting -= 1
+
+    def leave(self, number: int) -> None:
+        """Give the place of a call back."""
+        with self._lock:
+            self.lingering.discard(number)
+            self._taken -= 1
+            self.rested = time.monotonic()
+            self._changed.notify_all()
+
+    def if_idle(self, work: Callable[[], None]) -> None:
+        """Do ``work`` if nobody has a place or gets one meanwhile."""
+        with self._lock:
+            if not self._taken and not self._waiting:
+                work()
+
+    def wake(self) -> None:
+        """Have those who wait look whether the agent still takes calls."""
+        with self._lock:
+            self._changed.notify_all()
+
+    def await_lingering(self, timeout: float) -> None:
+        """Wait for the streams that are being closed, for ``timeout`` seconds at most."""
+        with self._lock:
+            self._changed.wait_for(lambda: not self.lingering or not self._alive(), timeout)
+
+
+__all__ = ["IN_FLIGHT", "Places"]
