@@ -30,7 +30,17 @@ LAYERS = (
     {"persistence"},
     {"configuration", "option_values", "python_versions", "requirements"},
     {"options", "verification"},
-    {"futures", "heartbeat", "links", "notices", "outbox", "packets", "progress", "receiving"},
+    {
+        "futures",
+        "heartbeat",
+        "links",
+        "notices",
+        "outbox",
+        "packets",
+        "places",
+        "progress",
+        "receiving",
+    },
     {"refusals"},
     {"inboxes", "items"},
     {
