@@ -92,7 +92,7 @@ class RemotePython:
     executable: str
     coded: bool = False  # whether it was sent code, which it runs
 
-    @property
+    @functools.cached_property
     def reads(self) -> tuple[str, tuple[int, int], int]:
         """What a payload for it depends on: implementation, minor version, optimisation."""
         return self.implementation, self.version[:2], self.optimize
@@ -103,6 +103,7 @@ class RemotePython:
         return f"{name} {version} ({self.executable})"
 
 
+@functools.cache
 def this_python() -> RemotePython:
     """Return this process's own interpreter, the likeliest to be found on the far side."""
     major, minor, micro = sys.version_info[:3]

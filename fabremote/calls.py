@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import time
 from collections.abc import Callable
@@ -13,16 +12,12 @@ from fabremote.agent import wire
 from fabremote.exceptions import (
     RemoteCancelled,
     RemoteException,
-    RemoteProcessDied,
     RemoteTimeout,
     ResultError,
-    ended_how,
-    signal_name,
 )
 from fabremote.items import Items
 from fabremote.messages import Messages
 from fabremote.options import Options
-from fabremote.printing import printable
 from fabremote.progress import Bar, reporter
 from fabremote.receiving import Answer, Data, Outcome
 from fabremote.stdin import Stdin
@@ -249,14 +244,10 @@ class Call(Messages):
             return None
         # A terminal has one stream.
         pty = self._options.pty
-        kind, what = (wire.STDOUT, "output") if pty else (wire.STDERR, "stderr")
-        stderr = self._outputs.text(kind)[-2000:]
-        name = signal_name(number) if number else None
-        how = ended_how(exited, name)
-        message = f"The process of {self.name} on {self.session.label} {how} without an answer."
-        if stderr.strip():
-            message += f" The last of its {what}: {printable(stderr.strip())}"
-        return RemoteProcessDied(message, None if name else exited, name, stderr, self.begun)
+        kind, stream = (wire.STDOUT, "output") if pty else (wire.STDERR, "stderr")
+        text = self._outputs.text(kind)[-2000:]
+        what = f"{self.name} on {self.session.label}"
+        return notices.died(what, (number, exited), stream, text, self.begun)
 
     def answer_alone(self, data: Data) -> memoryview | None:
         """Return the pickle of a value if the call ends by that, having done nothing else.
@@ -393,8 +384,11 @@ class Call(Messages):
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 return
-            with contextlib.suppress(queue.Empty):
-                self.handle(*self.inbox.get(timeout=at_a_time(remaining)))
+            try:
+                frame = self.inbox.get(timeout=at_a_time(remaining))
+            except queue.Empty:
+                continue
+            self.handle(*frame)
 
 
 __all__ = ["Call", "Outcome"]

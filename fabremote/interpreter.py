@@ -167,14 +167,19 @@ class Interpreter:
     def _prepare(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, keep: bool = False
     ) -> Prepared:
-        # Not imported before the first call: it takes a good deal of what Fabric itself does.
-        prepared = importlib.import_module("fabremote.prepared")
+        prepared = _calls()
         prepared.check_callable(fn)
         options = self._bound.options()
         made: Prepared = prepared.Prepared(
             self._host, options, fn, args, kwargs, keep, self._lasting
         )
         return made
+
+
+@functools.cache
+def _calls() -> Any:
+    # Not imported before the first call: it takes a good deal of what Fabric itself does.
+    return importlib.import_module("fabremote.prepared")
 
 
 __all__ = ["Interpreter"]

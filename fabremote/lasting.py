@@ -109,10 +109,9 @@ class Lasting:
     def begin(self, call: Call, parcel: Parcel) -> None:
         """Send a call, once not too many wait there."""
         most = AHEAD if len(parcel.pieces) == 1 else 1
-        rest = None if call.deadline is None else call.deadline - time.monotonic()
         try:
             with self._lock:
-                if not awaited_for(self._changed, lambda: len(self._open) < most, rest):
+                if len(self._open) >= most and not self._await_turn(call, most):
                     call.deliver(EXPIRED, b"")
                     call.deliver(UNBEGUN, b"")
                     return
@@ -121,6 +120,11 @@ class Lasting:
             call.finish()
             raise
         self.session.begin(call, parcel)
+
+    def _await_turn(self, call: Call, most: int) -> bool:
+        """Wait until fewer calls than ``most`` wait there; return False at the call's deadline."""
+        rest = None if call.deadline is None else call.deadline - time.monotonic()
+        return awaited_for(self._changed, lambda: len(self._open) < most, rest)
 
     def skip(self, call: Call) -> None:
         """Have a call dropped unless it has begun, which then goes on."""

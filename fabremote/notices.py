@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from fabremote.exceptions import RemoteConnectionLost
+from fabremote.exceptions import (
+    RemoteConnectionLost,
+    RemoteProcessDied,
+    ended_how,
+    signal_name,
+)
+from fabremote.printing import printable
 
 # The session's own notice to a call that the link is gone; not on the wire.
 LOST = -1
@@ -29,6 +35,22 @@ def lost(name: str, label: str, reason: str, begun: bool) -> RemoteConnectionLos
     return RemoteConnectionLost(f"The link to {label} broke {what}", begun)
 
 
+def died(
+    what: str, status: tuple[int, int], stream: str, text: str, begun: bool
+) -> RemoteProcessDied:
+    """Return the error for a call, ``what``, whose process ended without an answer.
+
+    ``status``: the number of the signal that ended it, or 0, and its exit status.
+    ``text``: the last of what it printed to ``stream``.
+    """
+    number, exited = status
+    name = signal_name(number) if number else None
+    message = f"The process of {what} {ended_how(exited, name)} without an answer."
+    if text.strip():
+        message += f" The last of its {stream}: {printable(text.strip())}"
+    return RemoteProcessDied(message, None if name else exited, name, text, begun)
+
+
 __all__ = [
     "CANCELLED",
     "EXPIRED",
@@ -40,5 +62,6 @@ __all__ = [
     "RESIZED",
     "UNBEGUN",
     "WANTED",
+    "died",
     "lost",
 ]

@@ -23,6 +23,7 @@ class Places:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._taken, self._waiting = taken, 0
+        self._closing = False
         # When the last call ended, on the monotonic clock.
         self.rested = time.monotonic()
         # The numbers of streams that were dropped and are being closed there.
@@ -57,7 +58,8 @@ class Places:
             self.lingering.discard(number)
             self._taken -= 1
             self.rested = time.monotonic()
-            self._changed.notify_all()
+            if self._waiting or self._closing:
+                self._changed.notify_all()
 
     def if_idle(self, work: Callable[[], None]) -> None:
         """Do ``work`` if nobody has a place or gets one meanwhile."""
@@ -73,6 +75,7 @@ class Places:
     def await_lingering(self, timeout: float) -> None:
         """Wait for the streams that are being closed, for ``timeout`` seconds at most."""
         with self._lock:
+            self._closing = True
             self._changed.wait_for(lambda: not self.lingering or not self._alive(), timeout)
 
 

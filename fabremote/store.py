@@ -8,6 +8,7 @@ than `LIMIT` bytes beyond the calls that run.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,21 +53,21 @@ class Parcel:
     listed: BlobList | None = None
     extras: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def needed(self) -> list[Blob]:
         """All blobs of the call."""
         if self.listed is None:
             return list(self.blobs)
         return [self.listed.blob, *self.listed.members, *self.blobs]
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """How many bytes its own pieces have."""
         return sum(map(len, self.pieces))
 
     def opening(self, flags: int = 0, process: int | None = None) -> bytes:
         """Return the data of the call's OPEN frame; ``process``: that of which it is inside."""
-        named = [blob.digest for blob in self.blobs]
+        named = [blob.digest for blob in self.blobs] if self.blobs else []
         if self.listed is not None:
             flags |= wire.HAS_LIST
             named.insert(0, self.listed.blob.digest)

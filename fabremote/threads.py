@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,16 @@ from typing import Any
 # wakes nobody. The main thread finds it as its wait ends.
 LOOK = 1.0
 _thread = threading.local()
+# Known ahead, as each call asks for it.
+_main = threading.main_thread().ident
+
+
+def _forked() -> None:
+    global _main
+    _main = threading.get_ident()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def start_thread(name: str, work: Callable[..., object], *arguments: Any) -> threading.Thread:
@@ -26,7 +37,7 @@ def start_thread(name: str, work: Callable[..., object], *arguments: Any) -> thr
 
 def at_a_time(rest: float | None = None) -> float | None:
     """Return how long this thread may wait before it goes on waiting, of ``rest`` seconds."""
-    if threading.get_ident() != threading.main_thread().ident:
+    if threading.get_ident() != _main:
         return rest
     return LOOK if rest is None else min(rest, LOOK)
 

@@ -181,6 +181,9 @@ def modules_of(given: tuple[str, ...]) -> Modules:
     return Modules(given)
 
 
+_NONE: frozenset[str] = frozenset()
+
+
 class Scope:
     """The modules of one payload: what it refers to, and what goes along to a ``version``.
 
@@ -272,6 +275,8 @@ class Scope:
 
     def roots(self) -> frozenset[str]:
         """Return the top-level names that the far side may ask for."""
+        if not self.bundle and not self.dynamic:
+            return _NONE
         found = {name.partition(".")[0] for name in self.bundle}
         if self.dynamic:
             names = own_names()

@@ -104,16 +104,19 @@ def dump(
     except Exception as error:
         raise _refusal(fn, args, kwargs, (remote, options), error) from _cause(error)
     parts = _parts(options)
-    header = _header(options, chunks.rooms(), parts, memory is not None)
+    header = _header(options, chunks.rooms() if chunks.beside else (), parts, memory is not None)
     if listed is not None:
         header["bundle"] = listed.blob.digest
         pickler.extras.add("importing")
     if makes_stream(fn):
         pickler.extras.add("streaming")
-    pickler.extras.update(name for name, _ in parts)
+    if parts:
+        pickler.extras.update(name for name, _ in parts)
     pieces = _pieces(header, chunks)
     parcel = Parcel(pieces, tuple(pickler.blobs.values()), listed, tuple(pickler.extras))
-    files = pickler.files.union(source.file for source in scope.bundle.values())
+    files = pickler.files.copy()
+    if scope.bundle:
+        files = files.union(source.file for source in scope.bundle.values())
     if memory is not None:
         files = memory.files = files | memory.files
         memory.roots |= scope.roots()
@@ -130,7 +133,9 @@ def _pieces(header: dict[str, Any], chunks: Chunks) -> list[bytes | memoryview]:
     pieces = [_TOTAL.pack(size), _LENGTH.pack(len(front)), front, *chunks.pieces]
     if size <= _SMALL:
         pieces = [b"".join(pieces)]
-    return pieces + [data for _, data in chunks.beside or ()]
+    if chunks.beside:
+        pieces += [data for _, data in chunks.beside]
+    return pieces
 
 
 def _header(
