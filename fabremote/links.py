@@ -321,6 +321,8 @@ def order(open_channel: Callable[[], Channel], command: str) -> None:
         with contextlib.suppress(OSError, SSHException, EOFError):
             channel = open_channel()
             channel.exec_command(command)
+            # A login shell that does not run it, but reads what comes, ends by that.
+            channel.shutdown_write()
             channel.status_event.wait(BY_THE_WAY)
             channel.close()
 

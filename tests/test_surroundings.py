@@ -21,6 +21,7 @@ from fabremote import (
 )
 from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
+from fabremote.links import BY_THE_WAY
 from tests import interpreters, passwords
 from tests.conftest import served
 from tests.faults import dial, each, host, program, settled, shell, within
@@ -92,6 +93,16 @@ REFUSING = {
     "another shell": ("exec cat", "did not start within 1 s.*comes back"),
     "nothing": ("exit 0", "ended before it ran anything"),
 }
+
+
+def test_a_shell_that_starts_another_is_given_up_in_time(
+    homely: OpenSSHServer, bashrc: Path
+) -> None:
+    # The shell takes what is sent, the script but for its first line, and reads on for more.
+    bashrc.write_text("exec dash\n")
+    # Ending what it has started takes another session, with such a shell, too.
+    with dial(homely) as c, within(BY_THE_WAY), pytest.raises(RemoteInterpreterMissing):
+        c.python(start_timeout=1).call(max, 1, 2)
 
 
 def test_what_a_shells_files_prevent_is_told(homely: OpenSSHServer, bashrc: Path) -> None:
