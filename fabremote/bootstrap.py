@@ -34,8 +34,8 @@ READ_LINE = (
 COMMAND = f"exec sh -c '{READ_LINE}'"
 MARKER_SIZE = 32
 DIGITS = 8
-# So much of what is sent is not what a shell says by chance, in bytes.
-BACK = 32
+# What is sent has come back if so many bytes of it have, of which more than so many differ.
+BACK, VARIED = 32, 8
 
 # Read by any Python from 2.6 up, so that an old one can say what it is.
 # Until the agent has imported what it uses, PYTHONPATH can't put others in its place.
@@ -79,6 +79,9 @@ _HELLO = (
     rb"\n([0-9a-f]{%d}) hello (\d{1,2})\.(\d{1,3})\.(\d{1,3}) "
     rb"([A-Za-z0-9_-]{1,40}) ([0-9]) (\d{1,9}) ([^\n]{0,4096})\n" % MARKER_SIZE
 )
+
+# The lines in which the marker comes of itself.
+_OURS = rb"%s (?:pid \d+|try .*|source|hello .*)"
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,7 @@ class Start:
         """Return what else was printed, for a message: the last lines of it."""
         at = self.sent_back(received)
         if at is not None:
-            # What is secret may be among it.
+            # What is secret may be among it, from the line on that it begins in.
             received = received[: received.rfind(b"\n", 0, at) + 1]
         lines = received.decode("utf-8", "replace").splitlines()
         kept = [line for line in lines if line.strip() and self.marker not in line]
@@ -240,8 +243,20 @@ class Start:
         The script aside, which names what is said of the start, and which errors quote.
         """
         sent = runner(self.coded) + self.ahead + self.behind
-        pieces = range(0, len(received) - BACK + 1, BACK)
-        return next((at for at in pieces if received[at : at + BACK] in sent), None)
+        for at in range(0, len(received) - BACK + 1, BACK):
+            piece = received[at : at + BACK]
+            if piece in sent and len(set(piece)) > VARIED:
+                return at
+        return None
+
+    def before_script(self, received: bytes) -> bytes | None:
+        """Return what is in ``received`` before a line of the script's, if one has come back."""
+        marker = self.marker.encode()
+        lines = received.split(b"\n")
+        for number, line in enumerate(lines[:-1]):
+            if marker in line and not re.fullmatch(_OURS % marker, line.rstrip(b"\r")):
+                return b"\n".join(lines[:number])
+        return None
 
 
 def _one_line(command: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -92,6 +93,8 @@ class Call(Messages):
         self.timeout = options.timeout
         self.deadline = time.monotonic() + options.timeout - waited if options.timeout else None
         self.done = False
+        # Taken by whichever thread ends it.
+        self._unfinished = threading.Lock()
         self._answer = Answer(options.max_result)
         self._consumed = 0
         self._failure: BaseException | None = None
@@ -304,7 +307,7 @@ class Call(Messages):
 
     def finish(self) -> None:
         """The call has ended: let go of what served it."""
-        if self.done:
+        if not self._unfinished.acquire(blocking=False):
             return
         self.done = True
         self.session.forget(self.number)

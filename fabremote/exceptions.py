@@ -152,7 +152,7 @@ def signal_name(number: int) -> str:
 
 
 class RemoteTimeout(RemoteException, TimeoutError):
-    """The call took longer than ``timeout`` seconds; its process was killed."""
+    """The call took longer than ``timeout`` seconds; its process, if it had one, was killed."""
 
     def __init__(self, message: str, timeout: float | None = None) -> None:
         super().__init__(message)

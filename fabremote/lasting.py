@@ -25,7 +25,7 @@ from fabremote.exceptions import (
     RemoteTimeout,
     ended_how,
 )
-from fabremote.notices import EXPIRED, UNBEGUN
+from fabremote.notices import UNBEGUN
 from fabremote.options import Options
 from fabremote.session import Session
 from fabremote.shipping.forwarding import Memory
@@ -66,8 +66,13 @@ class Lasting:
         except BaseException:
             session.forget(self.number)
             raise
-        session.service().adopt(self._call, self._finished)
-        session.begin(self._call, Parcel([], extras=EXTRA_MODULES))
+        service = session.service()
+        try:
+            service.adopt(self._call, self._finished)
+            session.begin(self._call, Parcel([], extras=EXTRA_MODULES))
+        except BaseException:
+            service.cancel(self._call)
+            raise
 
     def dump(self, fn: Callable[..., Any], args: Any, kwargs: Any, options: Options) -> Payload:
         """Return the payload of a call in this process."""
@@ -112,7 +117,8 @@ class Lasting:
         try:
             with self._lock:
                 if len(self._open) >= most and not self._await_turn(call, most):
-                    call.deliver(EXPIRED, b"")
+                    call.begun = False
+                    call.abort(_late(call))
                     call.deliver(UNBEGUN, b"")
                     return
                 self._open.add(call.number)
@@ -196,6 +202,16 @@ class Lasting:
             if not self._ended.is_set():
                 self.session.service().cancel(self._call)
                 awaited(self._ended.wait)
+
+
+def _late(call: Call) -> RemoteTimeout:
+    """Return the error for a call whose turn has not come in time."""
+    return RemoteTimeout(
+        f"{call.name} on {call.session.label} waited {call.timeout:g} seconds for the calls "
+        "before it in its with block, and was not run. Raise timeout=, or make fewer calls at "
+        "once.",
+        call.timeout,
+    )
 
 
 def _how(failure: BaseException) -> str:

@@ -68,7 +68,11 @@ def env(value: Mapping[Any, Any] | None) -> dict[str, str]:
         raise TypeError(f"env= must be a dict of str to str, not a {type(value).__name__}.")
     found = {}
     for name, text in dict(value or {}).items():
-        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+        if isinstance(name, str) and "=" in name:
+            # What follows it may be a secret.
+            name = name.partition("=")[0]
+            raise ValueError(f"env: a name goes on with '=' after {name!r}, which none can.")
+        if not isinstance(name, str) or not name or "\0" in name:
             raise ValueError(f"env: {name!r} can't be the name of an environment variable.")
         if isinstance(text, (int, float, os.PathLike)) and not isinstance(text, bool):
             text = str(text)
@@ -264,6 +268,10 @@ def in_stream(value: Any) -> Any:
     """Return the file, None for the default, or False for none at all."""
     if value is None or value is False:
         return value
+    if isinstance(value, (str, bytes)):
+        # What is typed may be a secret.
+        kind = type(value).__name__
+        raise TypeError(f"in_stream= must be a file to read from, not {kind}: io.StringIO(text).")
     shown = f"in_stream={value!r:.100}"
     if not hasattr(value, "read"):
         raise TypeError(f"{shown} must be a file to read from, or None.")

@@ -128,7 +128,7 @@ class Options:
 
     python: str | None = None
     py_options: str = ""
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     cwd: str | None = None
     sudo: bool = False
     user: str | None = None

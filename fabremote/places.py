@@ -12,6 +12,10 @@ from fabremote.threads import awaited_for, serves_here
 IN_FLIGHT = 128
 
 
+class Full(Exception):
+    """No place was left in time. No TimeoutError, which a signal's handler may raise amid it."""
+
+
 class Places:
     """Who has a place, and who waits for one.
 
@@ -32,7 +36,7 @@ class Places:
     def take(self, timeout: float | None = None) -> bool:
         """Wait for a place; return False, with none taken, if the agent takes no calls any more.
 
-        Raises TimeoutError after ``timeout`` seconds.
+        Raises Full after ``timeout`` seconds.
         """
         with self._lock:
             # A callback of a finished call must not wait for others that it keeps from ending.
@@ -48,15 +52,15 @@ class Places:
             if not awaited_for(
                 self._changed, lambda: self._taken < IN_FLIGHT or not self._alive(), timeout
             ):
-                raise TimeoutError
+                raise Full
         finally:
             self._waiting -= 1
 
     def leave(self, number: int) -> None:
         """Give the place of a call back."""
         with self._lock:
-            self.lingering.discard(number)
             self._taken -= 1
+            self.lingering.discard(number)
             self.rested = time.monotonic()
             if self._waiting or self._closing:
                 self._changed.notify_all()
@@ -79,4 +83,4 @@ class Places:
             self._changed.wait_for(lambda: not self.lingering or not self._alive(), timeout)
 
 
-__all__ = ["IN_FLIGHT", "Places"]
+__all__ = ["IN_FLIGHT", "Full", "Places"]

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import reprlib
 import time
-import types
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -21,6 +20,7 @@ from fabremote.early import Early, early
 from fabremote.exceptions import RemoteConnectionLost, RemoteException, RemoteProcessDied
 from fabremote.futures import RemoteFuture
 from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
+from fabremote.inert import is_inert
 from fabremote.lasting import Lasting
 from fabremote.notices import CANCELLED
 from fabremote.options import Options
@@ -37,8 +37,6 @@ T = TypeVar("T")
 
 # Agents that may end before a call that was to run there: retired for others, or as they start.
 ATTEMPTS = 3
-# What runs no code of the user's when it is let go.
-_INERT = frozenset([type(None), bool, int, float, str, bytes, types.ModuleType])
 
 
 class Host(Protocol):
@@ -113,11 +111,12 @@ class Prepared:
 
     def _reserve(self, session: Session) -> bool:
         begun = time.monotonic()
-        reserved = session.reserve(self.name, self._options.timeout or None)
-        self._waited = time.monotonic() - begun
+        reserved = session.reserve(self.name, self._options.timeout, self._waited)
+        self._waited += time.monotonic() - begun
         return reserved
 
     def _start(self) -> tuple[Call, Payload, Decoder]:
+        self._waited = 0.0
         if self._lasting is not None:
             return self._start_inside(self._lasting)
         session = self._host.live_session(self._options)
@@ -137,7 +136,6 @@ class Prepared:
         ahead = self._early = early(self._options, payload.parcel, open_first)
         try:
             for _ in range(ATTEMPTS):
-                self._waited = 0.0
                 session = self._host.session(self._options, ahead)
                 if opened:
                     return opened[0]
@@ -311,11 +309,27 @@ class Prepared:
             future.set_result(None)
             return future
         future = RemoteFuture(self.name, lambda: None)
-        self._launch(future)
+        try:
+            self._launch(future)
+        except BaseException:
+            # Nobody has it.
+            future.cancel()
+            raise
         return future
 
     def _launch(self, future: RemoteFuture[Any]) -> None:
         call, payload, decoder = self._start()
+        try:
+            self._serve(future, call, payload, decoder)
+        except BaseException as error:
+            call.abort(error)
+            call.finish()
+            raise
+
+    def _serve(
+        self, future: RemoteFuture[Any], call: Call, payload: Payload, decoder: Decoder
+    ) -> None:
+        """Begin a call and have its session's service handle its frames, to the future's end."""
         try:
             service = call.session.service()
         except RemoteException as error:
@@ -335,7 +349,9 @@ class Prepared:
         if self._lasting is not None:
             future._drop = functools.partial(self._lasting.skip, call)
         resolve = functools.partial(self._resolve, future, call, decoder)
-        alone = functools.partial(_settled, future) if self._is_inert() else None
+        streams = self._options.out_stream, self._options.err_stream
+        inert = is_inert(self._fn, *self._args, *self._kwargs.values(), *streams)
+        alone = functools.partial(_settled, future) if inert else None
         # First: what went early may have ended by now, which is told as it is adopted.
         call.changed = functools.partial(self._begun, future, call, payload.feeds, decoder)
         service.adopt(call, resolve, alone)
@@ -343,22 +359,6 @@ class Prepared:
         if future.cancelled():
             # Between two attempts.
             future._kill()
-
-    def _is_inert(self) -> bool:
-        """Return whether nothing of the user's can run when the call's parts are let go."""
-        streams = self._options.out_stream, self._options.err_stream
-        fn, held = self._fn, (*self._args, *self._kwargs.values(), *streams)
-        if type(fn) is types.BuiltinFunctionType:
-            held += (getattr(fn, "__self__", None),)
-        elif type(fn) is types.FunctionType:
-            held += fn.__defaults__ or ()
-            if fn.__closure__ or fn.__kwdefaults__ or fn.__dict__:
-                return False
-            if fn.__annotations__ and "<locals>" in fn.__qualname__:
-                return False
-        else:
-            return False
-        return all(type(each) in _INERT for each in held)
 
     def _begun(
         self, future: RemoteFuture[Any], call: Call, feeds: Feeds | None, decoder: Decoder

@@ -29,7 +29,7 @@ from fabremote.heartbeat import Pulse
 from fabremote.links import Link, parts, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN, lost
 from fabremote.outbox import Outbox
-from fabremote.places import IN_FLIGHT, Places
+from fabremote.places import IN_FLIGHT, Full, Places
 from fabremote.printing import printable
 from fabremote.service import Service
 from fabremote.store import Parcel, Store
@@ -47,6 +47,10 @@ _UNWATCHED = contextlib.nullcontext()
 
 class _Crashed(Exception):
     """The agent says that it has failed, and has told all."""
+
+
+class Unsent(OSError):
+    """The link has not taken all; no other OSError, which a signal's handler may raise."""
 
 
 class Session:
@@ -117,7 +121,7 @@ class Session:
             else:
                 with self._limited(call.deadline):
                     self._send_call(call, parcel)
-        except OSError:
+        except Unsent:
             # Some of it has not gone, so that it can't begin. Whoever receives tells the call.
             call.begun = False
             self._break()
@@ -128,15 +132,15 @@ class Session:
         else:
             call.start_stdin()
 
-    def reserve(self, name: str, timeout: float | None) -> bool:
+    def reserve(self, name: str, timeout: float | None, waited: float = 0.0) -> bool:
         """Wait for one of the places that an agent has for calls; `forget` gives it back.
 
         Returns False, with no place taken, if the agent is one that has ended or was retired.
-        Raises RemoteTimeout after ``timeout`` seconds.
+        Raises RemoteTimeout after ``timeout`` seconds, less the ``waited`` ones.
         """
         try:
-            return self.places.take(timeout)
-        except TimeoutError:
+            return self.places.take(timeout and timeout - waited)
+        except Full:
             raise RemoteTimeout(
                 f"{name} on {self.label} waited {timeout:g} seconds for one of the {IN_FLIGHT} "
                 "calls that run there at once to end, and was not run. Raise timeout=, or make "
@@ -234,18 +238,21 @@ class Session:
 
     def _put(self, data: bytes | memoryview, deadline: float | None) -> None:
         """Put whole frames on the link, whose turn it is; not for longer than the deadline."""
-        if deadline is None or self._link.ready(len(data)):
-            self._link.send(data)
-            return
-        with self._limited(deadline):
-            self._link.send(data)
+        try:
+            if deadline is None or self._link.ready(len(data)):
+                self._link.send(data)
+                return
+            with self._limited(deadline):
+                self._link.send(data)
+        except OSError as error:
+            raise Unsent(*error.args) from error
 
     def _in_turn(self, make: Callable[[], bytes | memoryview], deadline: float | None) -> None:
         """Send what ``make`` returns in its turn; give up a link that others hold for too long."""
         rest = -1.0 if deadline is None else max(0.0, deadline - time.monotonic()) + LAST_WORD
         if not self._send_lock.acquire(timeout=rest):
             self._break()
-            raise BrokenPipeError("the host doesn't read what it is sent")
+            raise Unsent("the host doesn't read what it is sent")
         try:
             self._put(make(), deadline)
         except BaseException:

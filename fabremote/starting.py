@@ -90,7 +90,8 @@ class Greeting:
     """What comes from a started command until its hello, or instead of it.
 
     ``late``: whether it was given up. ``received``: the last of what it
-    printed. ``python``: the interpreter, if it said hello at all.
+    printed. ``before``: what came before the script did, if that has come back, as from a shell
+    that shows what it reads. ``python``: the interpreter, if it said hello at all.
     """
 
     def __init__(self, link: Link, attempt: Start, options: Options, early: Early | None) -> None:
@@ -101,6 +102,7 @@ class Greeting:
         self._closing: threading.Thread | None = None
         self._lock = threading.Lock()
         self.received = b""
+        self.before: bytes | None = None
         self.python: RemotePython | None = None
 
     def wait(self, label: str, kill: Callable[[int], None]) -> Session | None:
@@ -146,7 +148,13 @@ class Greeting:
 
     def noise(self) -> str:
         """Return what else was printed, for a message."""
-        return clipped(printable(self._attempt.noise(self.received + b"\n" + self._link.errors())))
+        said = self.received if self.before is None else self.before
+        return clipped(printable(self._attempt.noise(said + b"\n" + self._link.errors())))
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether what was sent has come back."""
+        return self.before is not None or self._attempt.sent_back(self.received) is not None
 
     def tick(self) -> None:
         """The time is up, unless there was a hello just now."""
@@ -177,6 +185,8 @@ class Greeting:
             if found is not None:
                 self.python, rest = found
                 return rest
+            if self.before is None:
+                self.before = self._attempt.before_script(self.received)
             self.received = self.received[-KEEP_NOISE:]
         return b""
 
@@ -217,7 +227,7 @@ def missing(
     if greeting.late:
         why = f"{wanted} on {label} did not start within {options.start_timeout:g} seconds."
         remedy = " If it may take longer, raise start_timeout; or name another with python=."
-        if attempt.sent_back(greeting.received) is not None:
+        if greeting.comes_back:
             remedy = " What is sent to it comes back: look what its login shell runs as it starts."
         begun = attempt.in_doubt(status)
         return RemoteInterpreterMissing(why + said + remedy, wanted, names, begun)

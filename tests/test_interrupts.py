@@ -23,7 +23,10 @@ from fabremote.calls import Call
 from fabremote.heartbeat import Clock
 from fabremote.outbox import Outbox
 from fabremote.packets import Packets
+from fabremote.service import Service
 from fabremote.session import Session
+from fabremote.sessions import sessions_of
+from fabremote.stdin import Stdin
 from tests.faults import settled
 
 ENTERING = threading.Condition.__enter__.__code__
@@ -221,12 +224,68 @@ def test_ctrl_c_in_map_leaves_no_call_running(conn_openssh: Connection, tmp_path
     assert conn_openssh.call(max, 1, 2) == 2
 
 
-@pytest.mark.parametrize("place", [Session._put, Call.start_stdin])
-def test_ctrl_c_amid_a_submit_is_raised_there(conn_openssh: Connection, place: Any) -> None:
+SUBMITTING = [
+    Session.service,
+    Service.adopt,
+    Session.begin,
+    Session._put,
+    Call.report,
+    Call.start_stdin,
+    Stdin.start,
+    concurrent.futures.Future.cancelled,
+]
+
+
+@pytest.mark.parametrize("place", SUBMITTING)
+def test_ctrl_c_amid_a_submit_is_raised_there_and_ends_the_call(
+    conn_openssh: Connection, tmp_path: Path, place: Any
+) -> None:
+    conn_openssh.call(max, 1, 2)
+    path = tmp_path / "pid"
+    with interrupted(place), pytest.raises(KeyboardInterrupt):
+        conn_openssh.python().submit(stay, str(path))
+    assert settled(lambda: idle(conn_openssh), 10)
+    assert not path.exists() or gone(int(path.read_text()))
+    assert conn_openssh.call(max, 1, 2) == 2
+
+
+@pytest.mark.parametrize("place", [Session.begin, Session._put, Call.start_stdin, Stdin.start])
+def test_ctrl_c_amid_the_start_of_a_block_leaves_no_process(
+    conn_openssh: Connection, place: Any
+) -> None:
     conn_openssh.call(max, 1, 2)
     with interrupted(place), pytest.raises(KeyboardInterrupt):
-        conn_openssh.python().submit(max, 1, 2)
+        conn_openssh.python().__enter__()
+    assert settled(lambda: idle(conn_openssh), 10)
     assert conn_openssh.call(max, 1, 2) == 2
+
+
+def idle(conn: Connection) -> bool:
+    """Whether no agent of a connection has a call."""
+    return all(session.places._taken == 0 for session in sessions_of(conn)._live.values())
+
+
+def append(path: str) -> None:
+    with open(path, "a") as stream:
+        stream.write("x")
+
+
+def test_a_handlers_timeout_amid_the_sending_is_raised_and_has_nothing_go_again(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    def handle(number: int, frame: object) -> None:
+        raise TimeoutError("the handler's")
+
+    conn_openssh.call(max, 1, 2)
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        # By then all of it has gone.
+        with interrupted(Call.report), pytest.raises(TimeoutError, match=r"^the handler's$"):
+            conn_openssh.call(append, str(tmp_path / "count"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert conn_openssh.call(max, 1, 2) == 2
+    assert not (tmp_path / "count").exists() or (tmp_path / "count").read_text() == "x"
 
 
 @pytest.mark.parametrize("lasting", [False, True])

@@ -42,7 +42,7 @@ LAYERS = (
         "receiving",
     },
     {"refusals"},
-    {"inboxes", "items"},
+    {"inboxes", "inert", "items"},
     {
         "calls",
         "early",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import socket
 import threading
 import time
@@ -19,13 +20,19 @@ from fabremote import (
     Connection,
     RemoteConnectionLost,
     RemoteConnectionRefused,
+    RemoteProcessDied,
     RemoteTimeout,
     wrap,
 )
 from fabremote.demo.openssh import OpenSSHServer
+from fabremote.demo.server import Server
 from tests.faults import dial, host, settled, within
 
 OPTIONS = ["-X a", "-X b", "-X c", "-X d", "-X e"]
+
+
+def put(path: str, data: bytes) -> None:
+    Path(path).write_bytes(data)
 
 
 def nap(number: int, seconds: float) -> int:
@@ -204,6 +211,68 @@ def test_what_waited_for_others_has_the_rest_of_its_timeout(
 ) -> None:
     monkeypatch.setattr("fabremote.places.IN_FLIGHT", 1)
     other = conn_openssh.python().submit(nap, 1, 1.0)
-    with within(20), pytest.raises(RemoteTimeout, match="took longer than 2 seconds"):
-        conn_openssh.python(timeout=2).call(nap, 2, 1.5)
+    with within(20), pytest.raises(RemoteTimeout, match="took longer than 4 seconds"):
+        conn_openssh.python(timeout=4).call(nap, 2, 3.9)
     assert other.result() == 1
+
+
+def test_waiting_for_an_agent_that_then_ends_counts_too(
+    openssh: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabremote.places.IN_FLIGHT", 1)
+    with dial(openssh) as c, within(30):
+        forker = c.call(os.getppid)
+        c.python().submit(nap, 1, 60)
+        killing = threading.Timer(1.5, os.kill, (forker, 9))
+        killing.start()
+        with pytest.raises(RemoteTimeout):
+            c.python(timeout=3).call(nap, 2, 2.9)
+        killing.join()
+
+
+def test_a_handlers_timeout_is_not_taken_for_that_of_the_wait(
+    conn_openssh: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handle(number: int, frame: object) -> None:
+        raise TimeoutError("the handler's")
+
+    monkeypatch.setattr("fabremote.places.IN_FLIGHT", 1)
+    other = conn_openssh.python().submit(nap, 1, 60)
+    before = signal.signal(signal.SIGUSR1, handle)
+    sending = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1))
+    sending.start()
+    try:
+        with pytest.raises(TimeoutError, match=r"^the handler's$"):
+            conn_openssh.call(nap, 2, 0)
+    finally:
+        sending.join()
+        signal.signal(signal.SIGUSR1, before)
+    other.cancel()
+    assert conn_openssh.call(nap, 3, 0) == 3
+
+
+def test_a_call_whose_turn_comes_too_late_is_not_run(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    with conn_openssh.python(timeout=1) as py, ThreadPoolExecutor(2) as pool, within(30):
+        over = threading.Event()
+
+        def keep_busy() -> None:
+            while not over.is_set():
+                py.call(time.sleep, 0.05)
+
+        busy = [pool.submit(keep_busy) for _ in range(2)]
+        # What is large goes only once no other waits there.
+        late = py.submit(put, str(tmp_path / "file"), bytes(3 << 20))
+        assert isinstance(late.exception(), RemoteTimeout)
+        over.set()
+        for each in busy:
+            each.result()
+        assert py.call(nap, 1, 0) == 1
+        # Nothing is known against the process.
+        pid = py.call(os.getpid)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(RemoteProcessDied) as caught:
+            py.call(nap, 1, 0)
+        assert "timeout" not in str(caught.value)
+    assert not (tmp_path / "file").exists()

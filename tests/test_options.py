@@ -25,7 +25,7 @@ from fabremote import Connection, RemoteInterpreterMissing, RemoteTimeout, wrap
 from fabremote.connection import Config
 from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
-from fabremote.options import Bound
+from fabremote.options import Bound, Options
 from tests import interpreters
 from tests.conftest import connect, make_server
 from tests.faults import settled
@@ -459,10 +459,18 @@ def test_a_bad_value_is_named_before_anything_is_sent(
         nowhere.python(**{name: value})  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("env", [{"TOKEN": b"s3cret"}, {"TOKEN": "s3cret\0"}, ["TOKEN=s3cret"]])
+@pytest.mark.parametrize(
+    "env", [{"TOKEN": b"s3cret"}, {"TOKEN": "s3cret\0"}, {"TOKEN=s3cret": "x"}, ["TOKEN=s3cret"]]
+)
 def test_a_variables_bad_value_is_told_without_it(nowhere: Connection, env: Any) -> None:
-    with pytest.raises(TypeError, match="env") as caught:
+    with pytest.raises((TypeError, ValueError), match="env") as caught:
         nowhere.python(env=env)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_what_was_to_be_typed_is_not_shown(nowhere: Connection) -> None:
+    with pytest.raises(TypeError, match=r"^in_stream= must be .* not str") as caught:
+        nowhere.python(in_stream="s3cret")
     assert "s3cret" not in str(caught.value)
 
 
@@ -471,6 +479,7 @@ def test_an_interpreter_shows_no_variables_values(nowhere: Connection) -> None:
     assert text == (
         f"<Interpreter on {nowhere.host} env={{'TOKEN': ...}}, sudo=True, password=...>"
     )
+    assert "s3cret" not in repr(Options(env={"TOKEN": "s3cret"}, password="s3cret"))
 
 
 @pytest.mark.parametrize(

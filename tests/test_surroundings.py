@@ -19,6 +19,7 @@ from fabremote import (
     RemoteInterpreterMissing,
     RemoteProcessDied,
 )
+from fabremote.bootstrap import Start
 from fabremote.demo.openssh import OpenSSHServer, find_sshd
 from fabremote.demo.server import Server
 from fabremote.links import BY_THE_WAY
@@ -123,7 +124,7 @@ def test_what_a_shells_files_prevent_is_told(homely: OpenSSHServer, bashrc: Path
             os.kill(process.pid, 9)
 
 
-@pytest.mark.parametrize("line", ["exec cat", "exec cat -n"])
+@pytest.mark.parametrize("line", ["exec cat", "exec cat -n", "exec cat -v", "exec sh -v"])
 def test_what_a_shell_sends_back_is_not_shown(
     homely: OpenSSHServer, bashrc: Path, line: str
 ) -> None:
@@ -131,7 +132,8 @@ def test_what_a_shell_sends_back_is_not_shown(
     secrets = [f"secret {number}" for number in range(100)]
     with dial(homely, start_timeout=1.0) as c, within(30):
         py = c.python(env={"TOKEN": "secret"})
-        with pytest.raises(RemoteInterpreterMissing, match="comes back") as caught:
+        words = "did not start" if "-v" in line else "comes back"
+        with pytest.raises(RemoteInterpreterMissing, match=words) as caught:
             py.call("\n".join, secrets)
     assert "secret" not in str(caught.value)
 
@@ -431,3 +433,15 @@ with open({str(tmp_path / "out")!r}, "w") as stream:
 
 def test_nothing_is_left_of_what_could_not_start(homely: OpenSSHServer) -> None:
     assert settled(lambda: not homely.processes())
+
+
+def test_a_banner_is_shown_though_the_call_has_the_like() -> None:
+    start = Start(None, "", [], ahead=b"text" + b"*" * 64)
+    banner = b"*" * 70 + b"\nyour account is locked\n"
+    assert start.noise(banner).endswith("your account is locked")
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_what_comes_back_amid_a_line_is_known(at: int) -> None:
+    start = Start(None, "", [], ahead=bytes(range(60, 200)))
+    assert start.sent_back(b"." * at * 4 + b"\n" + bytes(range(70, 140))) is not None
