@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from fabremote.executor import RemoteExecutor
     from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
     from fabremote.group import GroupResult, SerialGroup, ThreadingGroup
-    from fabremote.prepared import Result
+    from fabremote.outcomes import Result
     from fabremote.shipping.explain import explain
     from fabremote.shipping.iterators import ahead
     from fabremote.tasks import task
@@ -109,7 +109,7 @@ __all__ = [
 _LATE = {
     "RemoteAsyncGenerator": "fabremote.generators",
     "RemoteGenerator": "fabremote.generators",
-    "Result": "fabremote.prepared",
+    "Result": "fabremote.outcomes",
     "ahead": "fabremote.shipping.iterators",
     "GroupResult": "fabremote.group",
     "RemoteExecutor": "fabremote.executor",

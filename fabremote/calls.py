@@ -6,18 +6,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from fabremote import notices, terminals
 from fabremote.agent import wire
 from fabremote.exceptions import (
     RemoteCancelled,
-    RemoteException,
     RemoteTimeout,
     ResultError,
 )
 from fabremote.items import Items
-from fabremote.messages import Messages
+from fabremote.messages import Messages, Process
 from fabremote.options import Options
 from fabremote.progress import Bar, reporter
 from fabremote.receiving import Answer, Data, Outcome
@@ -36,21 +35,6 @@ UNHANDLED = 2 * wire.WINDOW
 SIZES = {wire.DONE: wire.STATUS.size, wire.TAKEN: wire.NUMBER.size}
 # What DONE says first of a call that has answered, and was neither cancelled nor kept from it.
 _ANSWERED = wire.pack_status(True, False, 0)[0]
-
-
-class Process(Protocol):
-    """A lasting process, as a call in it sees it."""
-
-    number: int
-
-    def left(self, call: Call) -> None:
-        """The call has ended."""
-
-    def taken(self, count: int) -> None:
-        """``count`` bytes of the process's stdin were written during the call."""
-
-    def gone(self, name: str) -> RemoteException:
-        """Return the error for a call that the process's end kept from beginning."""
 
 
 class Call(Messages):
@@ -283,10 +267,13 @@ class Call(Messages):
         self._outputs.mute()
         self.kill()
 
-    def kill(self) -> None:
-        """Tell the far side to kill the call and what it started."""
-        if not self.done:
-            self.session.post(wire.frame(wire.CANCEL, self.number))
+    def cancel(self) -> None:
+        """Have it killed, by whichever thread handles its frames; no more of it is sent."""
+        self.unwanted = True
+        if self._process is not None:
+            self._process.wake()
+        self.kill()
+        self.deliver(notices.CANCELLED, b"")
 
     def cut_short(self, error: BaseException) -> None:
         """Close the generator there; whoever asks for more of it gets ``error``."""

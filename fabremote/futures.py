@@ -153,9 +153,12 @@ def in_order(
         surely(lambda: [(future._drop or future.cancel)() for future in reversed(futures)])
 
 
-async def begun(begin: Callable[[], RemoteFuture[T]], connects: bool) -> RemoteFuture[T]:
+async def begun(
+    begin: Callable[[], RemoteFuture[T]], cancel: Callable[[], object], connects: bool
+) -> RemoteFuture[T]:
     """Return the future that ``begin`` returns; a thread does it, as it may wait.
 
+    ``cancel``: what has ``begin`` come to an end, once its future isn't wanted.
     ``connects``: it may do so for long, so that the thread is its own. Those of the event loop
     are few, and its end waits for them; where many calls connect already, it does for this one.
     """
@@ -172,6 +175,7 @@ async def begun(begin: Callable[[], RemoteFuture[T]], connects: bool) -> RemoteF
     try:
         return await asyncio.wrap_future(work)
     except asyncio.CancelledError:
+        cancel()
         work.add_done_callback(_cancel)
         raise
 

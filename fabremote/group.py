@@ -19,7 +19,7 @@ from fabremote.group_result import GroupResult, Outcome
 from fabremote.group_work import Streams, at_once, in_turn, max_workers
 from fabremote.interpreter import Interpreter
 from fabremote.options import Bound, PythonOptions, Shown, check_names
-from fabremote.prepared import Result
+from fabremote.outcomes import Result
 from fabremote.sessions import bound
 from fabremote.shipping.iterators import streams as can_stream
 from fabremote.threads import serve_here, serves_here, surely

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from fabremote.lasting import Lasting
-    from fabremote.prepared import Host, Prepared, Result
+    from fabremote.outcomes import Result
+    from fabremote.prepared import Host, Prepared
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -137,7 +138,8 @@ class Interpreter:
         Cancelling the awaiting task kills the remote process.
         """
         prepared = self._prepare(fn, args, kwargs)
-        return await asyncio.wrap_future(await begun(prepared.submit, prepared.connects()))
+        future = await begun(prepared.submit, prepared.cancel, prepared.connects())
+        return await asyncio.wrap_future(future)
 
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], in_flight: int = IN_FLIGHT

@@ -128,9 +128,18 @@ class Lasting:
         self.session.begin(call, parcel)
 
     def _await_turn(self, call: Call, most: int) -> bool:
-        """Wait until fewer calls than ``most`` wait there; return False at the call's deadline."""
+        """Wait until fewer calls than ``most`` wait there; return False at the call's deadline.
+
+        Also until the call is not wanted any more.
+        """
         rest = None if call.deadline is None else call.deadline - time.monotonic()
-        return awaited_for(self._changed, lambda: len(self._open) < most, rest)
+        ready: Callable[[], bool] = lambda: call.unwanted or len(self._open) < most  # noqa: E731
+        return awaited_for(self._changed, ready, rest)
+
+    def wake(self) -> None:
+        """Have the calls that wait for their turn look whether they are still wanted."""
+        with self._lock:
+            self._changed.notify_all()
 
     def skip(self, call: Call) -> None:
         """Have a call dropped unless it has begun, which then goes on."""

@@ -33,6 +33,10 @@ SAYING = 5.0
 BY_THE_WAY = 10.0
 
 
+class Unsent(OSError):
+    """The link has not taken all; no other OSError, which a signal's handler may raise."""
+
+
 class Link(Protocol):
     """A byte stream both ways to a started command."""
 
@@ -346,6 +350,7 @@ __all__ = [
     "ChannelLink",
     "Link",
     "ProcessLink",
+    "Unsent",
     "discard",
     "order",
     "parts",

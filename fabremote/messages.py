@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fabremote.agent import wire
 from fabremote.agent.bundle import REQUEST
-from fabremote.exceptions import ResultError
+from fabremote.exceptions import RemoteException, ResultError
 from fabremote.inboxes import Inbox
 from fabremote.items import Items, frames, order
 from fabremote.options import Options
@@ -18,6 +19,7 @@ from fabremote.receiving import Data
 from fabremote.threads import apart, start_thread
 
 if TYPE_CHECKING:
+    from fabremote.calls import Call
     from fabremote.session import Session
     from fabremote.shipping.feeds import Feeds
 
@@ -25,10 +27,30 @@ if TYPE_CHECKING:
 ASKED = 2
 
 
+class Process(Protocol):
+    """A lasting process, as a call in it sees it."""
+
+    number: int
+
+    def left(self, call: Call) -> None:
+        """The call has ended."""
+
+    def taken(self, count: int) -> None:
+        """``count`` bytes of the process's stdin were written during the call."""
+
+    def wake(self) -> None:
+        """A call that may wait for its turn is not to be sent any more."""
+
+    def gone(self, name: str) -> RemoteException:
+        """Return the error for a call that the process's end kept from beginning."""
+
+
 class Messages(Inbox):
     """The part of a call that answers its process, and hears of its streams."""
 
     done = False
+    # Whether it was cancelled; that is handled later.
+    unwanted = False
     deadline: float | None = None
     _failure: BaseException | None = None
     _options: Options
@@ -54,6 +76,17 @@ class Messages(Inbox):
     def _end_with(self, error: BaseException) -> None:
         """Have the call end with an error that another thread met."""
         raise NotImplementedError
+
+    @property
+    def stops(self) -> bool:
+        """Whether no more of the call is to be sent."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return late or self.done or self.unwanted or self._failure is not None
+
+    def kill(self) -> None:
+        """Tell the far side to kill the call and what it started."""
+        if not self.done:
+            self.session.post(wire.frame(wire.CANCEL, self.number))
 
     # What the function asks for
 
@@ -139,4 +172,4 @@ class Messages(Inbox):
         self.session.post(wire.frame(wire.NUDGE, self.number))
 
 
-__all__ = ["Messages"]
+__all__ = ["Messages", "Process"]

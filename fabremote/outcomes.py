@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+import fabric
 
 from fabremote.calls import Outcome
 from fabremote.exceptions import ResultError, ShippingError
@@ -11,6 +13,23 @@ from fabremote.shipping import raised
 from fabremote.shipping.answers import Decoder, plain, refusal
 from fabremote.shipping.missing import versions, with_remedy
 from fabremote.shipping.modules import modules_of
+
+T = TypeVar("T")
+
+
+class Result(fabric.Result, Generic[T]):
+    """Fabric's Result of a call, with the function's value.
+
+    ``value``: what the function returned. ``stdout``, ``stderr``: what it
+    printed (str). ``exited``: 0. ``connection``: where it ran. ``command``: the
+    call as text.
+    """
+
+    value: T
+
+    def __init__(self, value: T, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.value = value
 
 
 class NotRun(Exception):
@@ -65,4 +84,4 @@ def not_loaded(
     return error
 
 
-__all__ = ["NotRun", "read_answer"]
+__all__ = ["NotRun", "Result", "read_answer"]

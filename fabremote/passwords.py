@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import getpass
 import os
 import select
@@ -67,12 +69,16 @@ def ask(prompt: str, wanted: Callable[[], bool]) -> str:
         before = termios.tcgetattr(terminal)
         silent = [*before]
         silent[3] &= ~termios.ECHO
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
+        restore = functools.partial(termios.tcsetattr, terminal, termios.TCSAFLUSH, before)
+        # The process may end while a thread asks here, such as one of asyncio's.
+        atexit.register(restore)
         try:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
             os.write(terminal, prompt.encode())
             return _line(terminal, wanted)
         finally:
-            termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+            atexit.unregister(restore)
+            restore()
             os.write(terminal, b"\n")
     finally:
         os.close(terminal)

@@ -33,24 +33,29 @@ class Places:
         # The numbers of streams that were dropped and are being closed there.
         self.lingering: set[int] = set()
 
-    def take(self, timeout: float | None = None) -> bool:
-        """Wait for a place; return False, with none taken, if the agent takes no calls any more.
+    def take(self, timeout: float | None, unwanted: Callable[[], bool]) -> bool:
+        """Wait for a place; return whether there is one, which is taken.
 
-        Raises Full after ``timeout`` seconds.
+        There is none if the agent takes no calls any more, or the place is ``unwanted``, which
+        `wake` has looked at. Raises Full after ``timeout`` seconds.
         """
+
+        def wanted() -> bool:
+            return self._alive() and not unwanted()
+
         with self._lock:
             # A callback of a finished call must not wait for others that it keeps from ending.
-            if self._taken >= IN_FLIGHT and self._alive() and not serves_here():
-                self._await(timeout)
-            alive = self._alive()
-            self._taken += alive
-            return alive
+            if self._taken >= IN_FLIGHT and wanted() and not serves_here():
+                self._await(timeout, wanted)
+            taken = wanted()
+            self._taken += taken
+            return taken
 
-    def _await(self, timeout: float | None) -> None:
+    def _await(self, timeout: float | None, wanted: Callable[[], bool]) -> None:
         self._waiting += 1
         try:
             if not awaited_for(
-                self._changed, lambda: self._taken < IN_FLIGHT or not self._alive(), timeout
+                self._changed, lambda: self._taken < IN_FLIGHT or not wanted(), timeout
             ):
                 raise Full
         finally:
@@ -72,7 +77,7 @@ class Places:
                 work()
 
     def wake(self) -> None:
-        """Have those who wait look whether the agent still takes calls."""
+        """Have those who wait look whether the agent still takes calls, and they are wanted."""
         with self._lock:
             self._changed.notify_all()
 

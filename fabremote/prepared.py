@@ -8,30 +8,33 @@ import functools
 import reprlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import fabric
 from invoke.context import Context
 from invoke.exceptions import Failure, WatcherError
 
 from fabremote.bootstrap import RemotePython, this_python
 from fabremote.calls import Call, Outcome
 from fabremote.early import Early, early
-from fabremote.exceptions import RemoteConnectionLost, RemoteException, RemoteProcessDied
+from fabremote.exceptions import (
+    RemoteCancelled,
+    RemoteConnectionLost,
+    RemoteException,
+    RemoteProcessDied,
+)
 from fabremote.futures import RemoteFuture
 from fabremote.generators import RemoteAsyncGenerator, RemoteGenerator
 from fabremote.inert import is_inert
 from fabremote.lasting import Lasting
-from fabremote.notices import CANCELLED
 from fabremote.options import Options
-from fabremote.outcomes import NotRun, read_answer
+from fabremote.outcomes import NotRun, Result, read_answer
 from fabremote.session import Session
 from fabremote.shipping import atoms, records
 from fabremote.shipping.answers import Decoder
 from fabremote.shipping.feeds import Feeds, makes_stream
 from fabremote.shipping.payload import Payload, check_callable, dump, name_of
 from fabremote.stream_sources import AsyncSource, ServedSource, Source
-from fabremote.threads import surely
+from fabremote.threads import surely, while_wanted
 
 T = TypeVar("T")
 
@@ -55,21 +58,6 @@ class Host(Protocol):
         """
 
 
-class Result(fabric.Result, Generic[T]):
-    """Fabric's Result of a call, with the function's value.
-
-    ``value``: what the function returned. ``stdout``, ``stderr``: what it
-    printed (str). ``exited``: 0. ``connection``: where it ran. ``command``: the
-    call as text.
-    """
-
-    value: T
-
-    def __init__(self, value: T, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.value = value
-
-
 class Prepared:
     """One call, ready to go."""
 
@@ -90,6 +78,7 @@ class Prepared:
         self._repeated = False
         self.name = name_of(fn)
         self._call: Call | None = None
+        self._reserving: Session | None = None
         # What was sent as its agent was started.
         self._early: Early | None = None
         self._cancelled = False
@@ -110,9 +99,12 @@ class Prepared:
         return self._lasting is None and self._host.live_session(self._options) is None
 
     def _reserve(self, session: Session) -> bool:
-        begun = time.monotonic()
-        reserved = session.reserve(self.name, self._options.timeout, self._waited)
+        begun, self._reserving = time.monotonic(), session
+        timeout, waited = self._options.timeout, self._waited
+        reserved = session.reserve(self.name, timeout, waited, lambda: self._cancelled)
         self._waited += time.monotonic() - begun
+        if self._cancelled and not reserved:
+            raise RemoteCancelled(f"{self.name} was cancelled.")
         return reserved
 
     def _start(self) -> tuple[Call, Payload, Decoder]:
@@ -136,7 +128,8 @@ class Prepared:
         ahead = self._early = early(self._options, payload.parcel, open_first)
         try:
             for _ in range(ATTEMPTS):
-                session = self._host.session(self._options, ahead)
+                with while_wanted(lambda: not self._cancelled):
+                    session = self._host.session(self._options, ahead)
                 if opened:
                     return opened[0]
                 if self._reserve(session):
@@ -207,11 +200,12 @@ class Prepared:
                     raise failure.error from failure.error.__cause__
 
     def cancel(self) -> None:
-        """Have the call killed that another thread waits for in `value` or is about to."""
+        """Have the call killed that another thread makes, or waits for, or is about to."""
         self._cancelled = True
         if self._call is not None:
-            self._call.kill()
-            self._call.deliver(CANCELLED, b"")
+            self._call.cancel()
+        elif self._reserving is not None:
+            self._reserving.places.wake()
 
     def _goes_again(self, failure: NotRun, call: Call, wanted: bool = True) -> bool:
         """Return whether a call that has not run is to be sent again, in another way."""
@@ -318,8 +312,10 @@ class Prepared:
         return future
 
     def _launch(self, future: RemoteFuture[Any]) -> None:
+        self._call = None
         call, payload, decoder = self._start()
         try:
+            self._call = call
             self._serve(future, call, payload, decoder)
         except BaseException as error:
             call.abort(error)
@@ -397,4 +393,4 @@ def _settled(future: RemoteFuture[Any], answer: memoryview, end: Callable[[], No
     return atoms.read(answer) is not None and future.settled_by(end)
 
 
-__all__ = ["Host", "Prepared", "Result", "check_callable"]
+__all__ = ["Host", "Prepared", "check_callable"]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from fabremote.agent import wire
 from fabremote.calls import Call, Outcome
-from fabremote.notices import CANCELLED, EXPIRED, LAST_WORD, LOST
+from fabremote.notices import EXPIRED, LAST_WORD, LOST
 from fabremote.receiving import Data
 from fabremote.threads import serve_here, serves_here, start_thread
 
@@ -63,8 +63,7 @@ class Service:
 
     def cancel(self, call: Call) -> None:
         """Have the call killed, even while its output waits to be shown."""
-        call.kill()
-        call.deliver(CANCELLED, b"")
+        call.cancel()
 
     def submit(self, work: Callable[[], None]) -> None:
         """Run ``work`` in the pool; at once in this thread if the pool is gone."""

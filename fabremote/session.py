@@ -26,7 +26,7 @@ from fabremote.calls import Call
 from fabremote.early import FIRST, Early
 from fabremote.exceptions import RemoteCancelled, RemoteException, RemoteTimeout
 from fabremote.heartbeat import Pulse
-from fabremote.links import Link, parts, release
+from fabremote.links import Link, Unsent, parts, release
 from fabremote.notices import LAST_WORD, LOST, UNBEGUN, lost
 from fabremote.outbox import Outbox
 from fabremote.places import IN_FLIGHT, Full, Places
@@ -47,10 +47,6 @@ _UNWATCHED = contextlib.nullcontext()
 
 class _Crashed(Exception):
     """The agent says that it has failed, and has told all."""
-
-
-class Unsent(OSError):
-    """The link has not taken all; no other OSError, which a signal's handler may raise."""
 
 
 class Session:
@@ -109,7 +105,7 @@ class Session:
         Ctrl-C, or what else comes amid it, is raised, and ends the call.
         """
         with self._lock:
-            alive = self.alive
+            alive = self.alive and not call.unwanted
             if alive:
                 self._calls[call.number] = call
         if not alive:
@@ -132,14 +128,20 @@ class Session:
         else:
             call.start_stdin()
 
-    def reserve(self, name: str, timeout: float | None, waited: float = 0.0) -> bool:
+    def reserve(
+        self,
+        name: str,
+        timeout: float | None,
+        waited: float = 0.0,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Wait for one of the places that an agent has for calls; `forget` gives it back.
 
-        Returns False, with no place taken, if the agent is one that has ended or was retired.
-        Raises RemoteTimeout after ``timeout`` seconds, less the ``waited`` ones.
+        Returns False, with no place taken, if the agent is one that has ended or was retired, and
+        once it is ``unwanted``. Raises RemoteTimeout ``timeout`` seconds, less ``waited``, later.
         """
         try:
-            return self.places.take(timeout and timeout - waited)
+            return self.places.take(timeout and timeout - waited, unwanted)
         except Full:
             raise RemoteTimeout(
                 f"{name} on {self.label} waited {timeout:g} seconds for one of the {IN_FLIGHT} "
@@ -187,7 +189,7 @@ class Session:
         sent = 0
         for piece in pieces:
             for part in parts(self._link, piece):
-                if call.done or call.killed:
+                if call.stops:
                     return
                 self._send_part(call.number, part, pack)
                 sent += len(part)

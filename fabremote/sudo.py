@@ -44,6 +44,7 @@ from fabremote.links import Link, discard
 from fabremote.options import Options
 from fabremote.passwords import typed
 from fabremote.printing import printable
+from fabremote.threads import is_wanted
 
 KEEP = 1 << 16
 # How long a command that kills what another user runs may take, in seconds.
@@ -165,7 +166,9 @@ class Entry:
         while self._await_word() == "asks":
             if self.asked > 1:
                 raise self._asker.rejected(self._options, password, self._text())
-            password = self._asker.password(self._options, lambda: not self._link.ended())
+            password = self._asker.password(
+                self._options, lambda: is_wanted() and not self._link.ended()
+            )
             self._send(password)
         entered = f"{self._marker} in\n".encode() in self._said
         # Allowed one try only, it does not ask again.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # How long the main thread waits at a time, in seconds. A Ctrl-C that comes as another thread
@@ -78,6 +79,23 @@ def serves_here() -> bool:
     return getattr(_thread, "serves", False)
 
 
+@contextlib.contextmanager
+def while_wanted(wanted: Callable[[], bool]) -> Iterator[None]:
+    """Have `is_wanted`, in this thread, return what ``wanted`` does."""
+    before: Callable[[], bool] | None = getattr(_thread, "wanted", None)
+    _thread.wanted = lambda: (before is None or before()) and wanted()
+    try:
+        yield
+    finally:
+        _thread.wanted = before
+
+
+def is_wanted() -> bool:
+    """Return whether what this thread does is still wanted, as far as is known."""
+    wanted: Callable[[], bool] | None = getattr(_thread, "wanted", None)
+    return wanted is None or wanted()
+
+
 def surely(work: Callable[[], object]) -> None:
     """Do ``work``, which may be done twice; once more where Ctrl-C comes amid it."""
     try:
@@ -118,8 +136,10 @@ __all__ = [
     "at_a_time",
     "awaited",
     "awaited_for",
+    "is_wanted",
     "serve_here",
     "serves_here",
     "start_thread",
     "surely",
+    "while_wanted",
 ]

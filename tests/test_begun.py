@@ -303,3 +303,32 @@ def test_nothing_is_left_where_a_call_stops_the_forker(openssh: Server, waiting:
             # That has had it go on.
             assert c.call(os.getppid) == forker
     assert settled(lambda: not Path(f"/proc/{forker}").exists(), 5)
+
+
+def test_every_call_ends_though_one_has_stopped_the_forker(openssh: Server) -> None:
+    with dial(openssh, heartbeat=1.0) as c, within(40):
+        c.call(stop_the_forker)
+        # More than there are workers by then.
+        assert [c.call(max, 1, number) for number in range(5)] == [1, 1, 2, 3, 4]
+
+
+# An agent that is told to end
+
+
+def end_the_agent(number: int) -> str:
+    with open(f"/proc/{os.getppid()}/stat") as stream:
+        os.kill(int(stream.read().rpartition(")")[2].split()[1]), number)
+    return "answered"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_agent_that_a_signal_ends_costs_no_later_call(
+    conn_openssh: Connection, tmp_path: Path, number: int
+) -> None:
+    path = tmp_path / "count"
+    for _ in range(5):
+        # In doubt is that call itself, if the agent has ended before its answer came.
+        with contextlib.suppress(RemoteConnectionLost):
+            assert conn_openssh.call(end_the_agent, int(number)) == "answered"
+        assert conn_openssh.call(append, str(path)) == "appended"
+    assert path.read_text() == "xxxxx"

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from fabremote import (
     Connection,
     Interpreter,
     RemoteCancelled,
+    RemoteExecutor,
+    RemoteTimeout,
     ShippingError,
     ThreadingGroup,
     wrap,
@@ -431,3 +433,93 @@ def wait_until(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+def slow(way: str, done: int, total: int) -> None:
+    """Have what goes up take a minute or more."""
+    if way == "up":
+        time.sleep(0.05)
+
+
+def keep(path: str, data: bytes) -> None:
+    Path(path).write_bytes(data)
+
+
+LARGE = bytes(64 << 20)
+
+
+def test_a_timeout_comes_amid_an_upload_and_harms_no_other_call(conn_openssh: Connection) -> None:
+    agent = conn_openssh.call(os.getppid)
+    other = conn_openssh.python().submit(time.sleep, 8)
+    ways: list[Callable[[Interpreter], object]] = [
+        lambda py: py.call(len, LARGE),
+        lambda py: py.submit(len, LARGE).result(),
+    ]
+    for way in ways:
+        since = time.monotonic()
+        with pytest.raises(RemoteTimeout):
+            way(conn_openssh.python(timeout=0.5, progress=slow))
+        # Before it would be given up as one that the host does not read.
+        assert time.monotonic() - since < 3.4
+    assert other.result() is None
+    assert conn_openssh.call(os.getppid) == agent
+
+
+def given_up(begin: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Give a call of asyncio's up after a moment; the event loop ends at once then."""
+
+    async def main() -> None:
+        await asyncio.wait_for(begin(), 0.5)
+
+    since = time.monotonic()
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(main())
+    assert time.monotonic() - since < 20
+
+
+def test_acall_sends_no_more_once_it_is_cancelled(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    conn_openssh.call(max, 1, 2)
+    path = str(tmp_path / "file")
+    given_up(lambda: conn_openssh.python(progress=slow).acall(keep, path, LARGE))
+    assert conn_openssh.call(max, 1, 2) == 2
+    assert not os.path.exists(path)
+
+
+def test_acall_is_not_begun_once_it_is_cancelled(
+    conn_openssh: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabremote.places.IN_FLIGHT", 1)
+    other = conn_openssh.python().submit(time.sleep, 60)
+    given_up(lambda: conn_openssh.python().acall(keep, str(tmp_path / "file"), b""))
+    other.cancel()
+    assert conn_openssh.call(max, 1, 2) == 2
+    assert not (tmp_path / "file").exists()
+
+
+def test_acall_waits_for_no_turn_once_it_is_cancelled(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    with conn_openssh.python() as py:
+        first = py.submit(wait_for, str(tmp_path / "gate"))
+        # Of what is large, one at a time.
+        given_up(lambda: py.acall(keep, str(tmp_path / "file"), bytes(3 << 20)))
+        (tmp_path / "gate").touch()
+        assert first.result()
+        assert py.call(max, 1, 2) == 2
+    assert not (tmp_path / "file").exists()
+
+
+def test_an_executor_sends_no_more_of_what_is_cancelled(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    since = time.monotonic()
+    with RemoteExecutor([conn_openssh], progress=slow) as executor:
+        future = executor.submit(keep, str(tmp_path / "file"), LARGE)
+        assert settled(future.running, 20)
+        time.sleep(1)
+        assert future.cancel()
+    assert time.monotonic() - since < 20
+    assert conn_openssh.call(max, 1, 2) == 2
+    assert not (tmp_path / "file").exists()

@@ -10,6 +10,7 @@ import re
 import select
 import signal
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -309,15 +310,34 @@ with ThreadingGroup(*names, user=login, port=int(port), connect_kwargs=kwargs) a
 """
 
 
-class Program:
-    """The script above, run on a terminal of its own."""
+ASYNCHRONOUS = """
+import asyncio, sys, termios, time
+from fabremote import Connection
+target, login, port, key = sys.argv[1:]
+kwargs = {"key_filename": key, "look_for_keys": False, "allow_agent": False}
+c = Connection("127.0.0.1", user=login, port=int(port), connect_kwargs=kwargs)
 
-    def __init__(self, host: SudoHost) -> None:
+async def main():
+    await asyncio.wait_for(c.python(sudo=target).acall(abs, -1), TIMEOUT)
+
+try:
+    asyncio.run(main())
+except asyncio.TimeoutError:
+    time.sleep(1)
+    print("shows what is typed:", bool(termios.tcgetattr(0)[3] & termios.ECHO))
+    c.close()
+"""
+
+
+class Program:
+    """The script above, or another, run on a terminal of its own."""
+
+    def __init__(self, host: SudoHost, script: str = SCRIPT) -> None:
         self.login, server = host.users["asks"], host.server
         names = host.users["target"], self.login, str(server.port), server.key
         self.pid, self.terminal = pty.fork()
         if not self.pid:
-            os.execv(sys.executable, [sys.executable, "-c", SCRIPT, *names])
+            os.execv(sys.executable, [sys.executable, "-c", script, *names])
 
     def __enter__(self) -> Program:
         return self
@@ -348,6 +368,21 @@ def test_ctrl_c_at_the_question_ends_the_group(host: SudoHost) -> None:
         os.write(program.terminal, b"\x03")
         # To the program's end, for which nothing more is typed.
         assert "KeyboardInterrupt" in read_until(program.terminal, None)
+
+
+def test_ctrl_c_at_the_question_of_asyncios_leaves_the_terminal_as_it_was(host: SudoHost) -> None:
+    with Program(host, ASYNCHRONOUS.replace("TIMEOUT", "60")) as program:
+        program.asked()
+        assert not termios.tcgetattr(program.terminal)[3] & termios.ECHO
+        os.write(program.terminal, b"\x03")
+        assert "KeyboardInterrupt" in read_until(program.terminal, None)
+        assert termios.tcgetattr(program.terminal)[3] & termios.ECHO
+
+
+def test_a_call_of_asyncios_that_is_given_up_asks_no_more(host: SudoHost) -> None:
+    with Program(host, ASYNCHRONOUS.replace("TIMEOUT", "8")) as program:
+        program.asked()
+        assert "shows what is typed: True" in read_until(program.terminal, None)
 
 
 def test_no_answer_is_no_password(host: SudoHost) -> None:

@@ -79,12 +79,13 @@ class Supervisor:
                 self.stock()
             for fd, _ in ready:
                 handler = self.handlers.get(fd)
-                if handler is not None:
+                # Told to end, it begins nothing more, which then goes to another.
+                if handler is not None and not (self.terminated and fd == self.stdin):
                     handler()
+            if self.terminated and not self.closing:
+                raise RuntimeError("a signal ended it")
             if self.dozing:
                 self.wake()
-            if self.terminated and not self.closing:
-                self.close()
             if self.dying:
                 self.finish_dying()
             if self.pace:
@@ -108,6 +109,8 @@ class Supervisor:
         if now < self.due:
             return
         self.due = now + self.pace
+        if self.unborn:
+            self.rouse()
         self.ticks += 1
         if self.ticks % wire.BEAT == 0:
             self.send(wire.PING, 0)
