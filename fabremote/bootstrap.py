@@ -252,6 +252,8 @@ class Start:
     def before_script(self, received: bytes) -> bytes | None:
         """Return what is in ``received`` before a line of the script's, if one has come back."""
         marker = self.marker.encode()
+        if marker not in received:
+            return None
         lines = received.split(b"\n")
         for number, line in enumerate(lines[:-1]):
             if marker in line and not re.fullmatch(_OURS % marker, line.rstrip(b"\r")):

@@ -175,8 +175,10 @@ async def begun(
     try:
         return await asyncio.wrap_future(work)
     except asyncio.CancelledError:
-        cancel()
-        work.add_done_callback(_cancel)
+        try:
+            cancel()
+        finally:
+            work.add_done_callback(_cancel)
         raise
 
 

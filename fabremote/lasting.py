@@ -66,12 +66,12 @@ class Lasting:
         except BaseException:
             session.forget(self.number)
             raise
-        service = session.service()
         try:
-            service.adopt(self._call, self._finished)
+            session.service().adopt(self._call, self._finished)
             session.begin(self._call, Parcel([], extras=EXTRA_MODULES))
-        except BaseException:
-            service.cancel(self._call)
+        except BaseException as error:
+            self._call.abort(error)
+            self._call.finish()
             raise
 
     def dump(self, fn: Callable[..., Any], args: Any, kwargs: Any, options: Options) -> Payload:

@@ -14,6 +14,7 @@ from fabremote.agent.bundle import REQUEST
 from fabremote.exceptions import RemoteException, ResultError
 from fabremote.inboxes import Inbox
 from fabremote.items import Items, frames, order
+from fabremote.links import Unsent
 from fabremote.options import Options
 from fabremote.receiving import Data
 from fabremote.threads import apart, start_thread
@@ -125,11 +126,12 @@ class Messages(Inbox):
                 self._send_pieces(pieces)
 
     def _send_pieces(self, pieces: Sequence[Data]) -> None:
-        for frame in frames(self.number, pieces):
-            if self.done or self._failure is not None:
+        for number, frame in enumerate(frames(self.number, pieces)):
+            # What closes a stream goes, though it is late.
+            if self.done or self._failure is not None or (number and self.stops):
                 return
             # Whoever receives sees a broken link, too.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Unsent):
                 self.session.send(frame)
 
     def _flood(self) -> ResultError:

@@ -41,7 +41,8 @@ class Typed:
                     with TERMINAL.question(sys.stdout):
                         self._known[login] = ask(prompt, wanted)
                 except EOFError:
-                    self._refusals += 1
+                    # Others are asked where it was this one that wants it no more.
+                    self._refusals += wanted()
                     raise
             return self._known[login]
 

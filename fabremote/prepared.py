@@ -202,13 +202,15 @@ class Prepared:
     def cancel(self) -> None:
         """Have the call killed that another thread makes, or waits for, or is about to."""
         self._cancelled = True
-        if self._call is not None:
-            self._call.cancel()
-        elif self._reserving is not None:
-            self._reserving.places.wake()
+        call, session = self._call, self._reserving
+        if call is not None:
+            call.cancel()
+        if session is not None:
+            session.places.wake()
 
     def _goes_again(self, failure: NotRun, call: Call, wanted: bool = True) -> bool:
         """Return whether a call that has not run is to be sent again, in another way."""
+        wanted = wanted and not self._cancelled
         if failure.names and wanted:
             again = call.session.keep_from(failure.names)
         else:
@@ -316,6 +318,8 @@ class Prepared:
         call, payload, decoder = self._start()
         try:
             self._call = call
+            if self._cancelled:
+                call.cancel()
             self._serve(future, call, payload, decoder)
         except BaseException as error:
             call.abort(error)

@@ -42,7 +42,6 @@ Pieces = Sequence[bytes | memoryview]
 CLOSING = 3.0
 # How much of what a failed agent says an error quotes, in bytes: the end.
 CRASH = 4000
-_UNWATCHED = contextlib.nullcontext()
 
 
 class _Crashed(Exception):
@@ -145,8 +144,7 @@ class Session:
         except Full:
             raise RemoteTimeout(
                 f"{name} on {self.label} waited {timeout:g} seconds for one of the {IN_FLIGHT} "
-                "calls that run there at once to end, and was not run. Raise timeout=, or make "
-                "fewer calls at once.",
+                "calls that run there at once to end, and was not run. Raise timeout=, or call less.",
                 timeout,
             ) from None
 
@@ -208,7 +206,9 @@ class Session:
         self, deadline: float | None, large: bool
     ) -> contextlib.AbstractContextManager[None]:
         """Give the link up if what is large isn't sent by the deadline: the host doesn't read."""
-        return _UNWATCHED if deadline is None or not large else self._limited(deadline)
+        return (
+            contextlib.nullcontext() if deadline is None or not large else self._limited(deadline)
+        )
 
     @contextlib.contextmanager
     def _limited(self, deadline: float) -> Iterator[None]:
@@ -246,6 +246,8 @@ class Session:
                 return
             with self._limited(deadline):
                 self._link.send(data)
+        except TimeoutError:
+            raise  # A signal's handler's: no link has one.
         except OSError as error:
             raise Unsent(*error.args) from error
 

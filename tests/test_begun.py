@@ -332,3 +332,13 @@ def test_an_agent_that_a_signal_ends_costs_no_later_call(
             assert conn_openssh.call(end_the_agent, int(number)) == "answered"
         assert conn_openssh.call(append, str(path)) == "appended"
     assert path.read_text() == "xxxxx"
+
+
+def test_an_agent_that_a_signal_ends_leaves_no_forker_that_stands_still(
+    conn_openssh: Connection,
+) -> None:
+    forker = conn_openssh.call(stop_the_forker)
+    with contextlib.suppress(RemoteConnectionLost):
+        conn_openssh.call(end_the_agent, int(signal.SIGTERM))
+    assert conn_openssh.call(max, 1, 2) == 2
+    assert settled(lambda: not Path(f"/proc/{forker}").exists(), 10)

@@ -32,6 +32,7 @@ from fabremote import (
 )
 from fabremote.calls import Call
 from fabremote.demo.server import Server
+from fabremote.session import Session
 from tests.faults import settled, within
 
 
@@ -523,3 +524,45 @@ def test_an_executor_sends_no_more_of_what_is_cancelled(
     assert time.monotonic() - since < 20
     assert conn_openssh.call(max, 1, 2) == 2
     assert not (tmp_path / "file").exists()
+
+
+class Slow:
+    """Takes a second to pickle."""
+
+    def __reduce__(self) -> Any:
+        time.sleep(1)
+        return Slow, ()
+
+
+def test_acall_sends_nothing_that_is_cancelled_before(
+    conn_openssh: Connection, tmp_path: Path
+) -> None:
+    conn_openssh.call(max, 1, 2)
+    path = str(tmp_path / "file")
+    given_up(lambda: conn_openssh.python().acall(lambda *_: keep(path, b""), Slow(), LARGE))
+    assert conn_openssh.call(max, 1, 2) == 2
+    assert not os.path.exists(path)
+
+
+def large_item() -> Iterator[bytes]:
+    yield LARGE
+
+
+def test_a_timeout_comes_amid_a_large_item(
+    conn_openssh: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = conn_openssh.call(os.getppid)
+    other = conn_openssh.python().submit(time.sleep, 8)
+    send = Session.send
+
+    def send_slowly(self: Session, data: Any, deadline: float | None = None) -> None:
+        time.sleep(0.05 if len(data) > 1000 else 0)
+        send(self, data, deadline)
+
+    monkeypatch.setattr(Session, "send", send_slowly)
+    since = time.monotonic()
+    with pytest.raises(RemoteTimeout):
+        conn_openssh.python(timeout=0.5).call(list, large_item())
+    assert time.monotonic() - since < 3.4
+    assert other.result() is None
+    assert conn_openssh.call(os.getppid) == agent

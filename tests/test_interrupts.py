@@ -21,6 +21,7 @@ import fabremote
 from fabremote import Connection, RemoteExecutor, ThreadingGroup
 from fabremote.calls import Call
 from fabremote.heartbeat import Clock
+from fabremote.links import ChannelLink
 from fabremote.outbox import Outbox
 from fabremote.packets import Packets
 from fabremote.service import Service
@@ -249,7 +250,17 @@ def test_ctrl_c_amid_a_submit_is_raised_there_and_ends_the_call(
     assert conn_openssh.call(max, 1, 2) == 2
 
 
-@pytest.mark.parametrize("place", [Session.begin, Session._put, Call.start_stdin, Stdin.start])
+STARTING = [
+    Session.service,
+    Service.adopt,
+    Session.begin,
+    Session._put,
+    Call.start_stdin,
+    Stdin.start,
+]
+
+
+@pytest.mark.parametrize("place", STARTING)
 def test_ctrl_c_amid_the_start_of_a_block_leaves_no_process(
     conn_openssh: Connection, place: Any
 ) -> None:
@@ -270,8 +281,9 @@ def append(path: str) -> None:
         stream.write("x")
 
 
+@pytest.mark.parametrize("place", [ChannelLink.send, Call.report])
 def test_a_handlers_timeout_amid_the_sending_is_raised_and_has_nothing_go_again(
-    conn_openssh: Connection, tmp_path: Path
+    conn_openssh: Connection, tmp_path: Path, place: Any
 ) -> None:
     def handle(number: int, frame: object) -> None:
         raise TimeoutError("the handler's")
@@ -279,8 +291,7 @@ def test_a_handlers_timeout_amid_the_sending_is_raised_and_has_nothing_go_again(
     conn_openssh.call(max, 1, 2)
     before = signal.signal(signal.SIGINT, handle)
     try:
-        # By then all of it has gone.
-        with interrupted(Call.report), pytest.raises(TimeoutError, match=r"^the handler's$"):
+        with interrupted(place), pytest.raises(TimeoutError, match=r"^the handler's$"):
             conn_openssh.call(append, str(tmp_path / "count"))
     finally:
         signal.signal(signal.SIGINT, before)

@@ -210,9 +210,9 @@ def test_what_waited_for_others_has_the_rest_of_its_timeout(
     conn_openssh: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fabremote.places.IN_FLIGHT", 1)
-    other = conn_openssh.python().submit(nap, 1, 1.0)
-    with within(20), pytest.raises(RemoteTimeout, match="took longer than 4 seconds"):
-        conn_openssh.python(timeout=4).call(nap, 2, 3.9)
+    other = conn_openssh.python().submit(nap, 1, 3.0)
+    with within(20), pytest.raises(RemoteTimeout, match="took longer than 6 seconds"):
+        conn_openssh.python(timeout=6).call(nap, 2, 5.9)
     assert other.result() == 1
 
 
@@ -254,14 +254,14 @@ def test_a_handlers_timeout_is_not_taken_for_that_of_the_wait(
 def test_a_call_whose_turn_comes_too_late_is_not_run(
     conn_openssh: Connection, tmp_path: Path
 ) -> None:
-    with conn_openssh.python(timeout=1) as py, ThreadPoolExecutor(2) as pool, within(30):
+    with conn_openssh.python(timeout=3) as py, ThreadPoolExecutor(4) as pool, within(40):
         over = threading.Event()
 
         def keep_busy() -> None:
             while not over.is_set():
                 py.call(time.sleep, 0.05)
 
-        busy = [pool.submit(keep_busy) for _ in range(2)]
+        busy = [pool.submit(keep_busy) for _ in range(4)]
         # What is large goes only once no other waits there.
         late = py.submit(put, str(tmp_path / "file"), bytes(3 << 20))
         assert isinstance(late.exception(), RemoteTimeout)

@@ -355,6 +355,10 @@ class Supervisor:
         """Say why all ends, and of each call that it does."""
         for pid in self.workers:
             processes.kill_tree(pid)
+        for group in self.dying:
+            group.signal(_signal.SIGKILL)
+        if self.forker_pid:
+            self.rouse()
         text = "%s: %s" % (type(error).__name__, error)
         self.send(wire.CRASH, 0, text.encode("utf-8", "replace")[: wire.MAX_DATA])
         for number, call in self.calls.items():
