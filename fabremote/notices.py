@@ -5,6 +5,7 @@ from __future__ import annotations
 from fabremote.exceptions import (
     RemoteConnectionLost,
     RemoteProcessDied,
+    RemoteTimeout,
     ended_how,
     signal_name,
 )
@@ -35,6 +36,15 @@ def lost(name: str, label: str, reason: str, begun: bool) -> RemoteConnectionLos
     return RemoteConnectionLost(f"The link to {label} broke {what}", begun)
 
 
+def crowded(name: str, label: str, timeout: float, most: int) -> RemoteTimeout:
+    """Return the error for a call that found no place in time where ``most`` run at once."""
+    return RemoteTimeout(
+        f"{name} on {label} waited {timeout:g} seconds for one of the {most} calls that run there "
+        "at once to end, and was not run. Raise timeout=, or make fewer calls at once.",
+        timeout,
+    )
+
+
 def died(
     what: str, status: tuple[int, int], stream: str, text: str, begun: bool
 ) -> RemoteProcessDied:
@@ -62,6 +72,7 @@ __all__ = [
     "RESIZED",
     "UNBEGUN",
     "WANTED",
+    "crowded",
     "died",
     "lost",
 ]

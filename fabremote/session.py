@@ -24,10 +24,10 @@ from fabremote.agent import wire
 from fabremote.bootstrap import RemotePython
 from fabremote.calls import Call
 from fabremote.early import FIRST, Early
-from fabremote.exceptions import RemoteCancelled, RemoteException, RemoteTimeout
+from fabremote.exceptions import RemoteCancelled, RemoteException
 from fabremote.heartbeat import Pulse
 from fabremote.links import Link, Unsent, parts, release
-from fabremote.notices import LAST_WORD, LOST, UNBEGUN, lost
+from fabremote.notices import LAST_WORD, LOST, UNBEGUN, crowded, lost
 from fabremote.outbox import Outbox
 from fabremote.places import IN_FLIGHT, Full, Places
 from fabremote.printing import printable
@@ -142,11 +142,7 @@ class Session:
         try:
             return self.places.take(timeout and timeout - waited, unwanted)
         except Full:
-            raise RemoteTimeout(
-                f"{name} on {self.label} waited {timeout:g} seconds for one of the {IN_FLIGHT} "
-                "calls that run there at once to end, and was not run. Raise timeout=, or call less.",
-                timeout,
-            ) from None
+            raise crowded(name, self.label, timeout or 0.0, IN_FLIGHT) from None
 
     def retire(self) -> bool:
         """Take no more calls, if there are none; return whether it is so."""
@@ -206,9 +202,9 @@ class Session:
         self, deadline: float | None, large: bool
     ) -> contextlib.AbstractContextManager[None]:
         """Give the link up if what is large isn't sent by the deadline: the host doesn't read."""
-        return (
-            contextlib.nullcontext() if deadline is None or not large else self._limited(deadline)
-        )
+        if deadline is None or not large:
+            return contextlib.nullcontext()
+        return self._limited(deadline)
 
     @contextlib.contextmanager
     def _limited(self, deadline: float) -> Iterator[None]:
