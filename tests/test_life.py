@@ -452,7 +452,8 @@ def kill_idle_workers() -> int:
                 state, parent = stream.read().rpartition(")")[2].split()[:2]
                 if state != "Z" and int(parent) == os.getppid():
                     os.kill(int(name), signal.SIGKILL)
-                    killed += 1
+                    # That of the call before may still be ending.
+                    killed += state == "S"
     return killed
 
 
