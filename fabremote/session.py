@@ -111,11 +111,8 @@ class Session:
             call.deliver(UNBEGUN, b"")
             return
         try:
-            if call.deadline is None or len(parcel.pieces) == 1:
+            with self.watched(call.deadline, len(parcel.pieces) > 1):
                 self._send_call(call, parcel)
-            else:
-                with self._limited(call.deadline):
-                    self._send_call(call, parcel)
         except Unsent:
             # Some of it has not gone, so that it can't begin. Whoever receives tells the call.
             call.begun = False

@@ -151,6 +151,11 @@ class Greeting:
         said = self.received if self.before is None else self.before
         return clipped(printable(self._attempt.noise(said + b"\n" + self._link.errors())))
 
+    def said(self) -> str:
+        """Return the sentence that quotes it, after a space, or "" if nothing was printed."""
+        noise = self.noise()
+        return f" It said: {noise.rstrip('.')}." if noise else ""
+
     @property
     def comes_back(self) -> bool:
         """Whether what was sent has come back."""
@@ -193,8 +198,7 @@ class Greeting:
 
 def broken(label: str, greeting: Greeting, doubtful: bool) -> str:
     """Return what to say of a link that ended; ``doubtful``: after a call was sent."""
-    noise = greeting.noise()
-    said = f" It said: {noise.rstrip('.')}." if noise else ""
+    said = greeting.said()
     if not doubtful:
         return f"The link to {label} ended before an interpreter had started there.{said}"
     return (
@@ -221,40 +225,35 @@ def missing(
             wanted,
             tried or (wanted,),
         )
-    noise = greeting.noise()
-    said = f" It said: {noise.rstrip('.')}." if noise else ""
     names = tried or attempt.choices
+    remedy = " Install Python 3.6 or newer there, or name one with python=."
+    silent = attempt.started(greeting.received) is None
+    begun = False
     if greeting.late:
         why = f"{wanted} on {label} did not start within {options.start_timeout:g} seconds."
         remedy = " If it may take longer, raise start_timeout; or name another with python=."
         if greeting.comes_back:
             remedy = " What is sent to it comes back: look what its login shell runs as it starts."
         begun = attempt.in_doubt(status)
-        return RemoteInterpreterMissing(why + said + remedy, wanted, names, begun)
-    elif options.prefixes and attempt.started(greeting.received) is None and status is not None:
+    elif options.prefixes and silent and status is not None:
         before = " && ".join(options.prefixes)
         why = f"The command before the interpreter, {before!r}, failed on {label}"
         why += f" with exit status {status}."
-        return RemoteInterpreterMissing(
-            f"{why}{said} Mend it, or call outside of its prefix().", wanted, names
-        )
+        remedy = " Mend it, or call outside of its prefix()."
     elif status == STRAYED:
         why = f"What the login shell of {label} runs as it starts reads what is sent to it."
         remedy = " Have it leave its stdin alone where it is no terminal."
-        return RemoteInterpreterMissing(why + said + remedy, wanted, names)
-    elif status == 0 and attempt.started(greeting.received) is None:
+    elif status == 0 and silent:
         why = f"The login shell of {label} ended before it ran anything."
         remedy = " Look what it runs as it starts."
-        return RemoteInterpreterMissing(why + said + remedy, wanted, names)
     elif status in (126, 127) or (status is None and not tried):
         why = f"{label} has no interpreter {wanted} that can be run (tried {', '.join(names)})."
     elif status == 2 and options.py_options:
         why = f"{wanted} on {label} does not take py_options={options.py_options!r}."
-        return RemoteInterpreterMissing(f"{why}{said}", wanted, names)
+        remedy = ""
     else:
         why = f"{wanted} on {label} isn't a Python that runs (it exited with status {status})."
-    remedy = " Install Python 3.6 or newer there, or name one with python=."
-    return RemoteInterpreterMissing(why + said + remedy, wanted, names)
+    return RemoteInterpreterMissing(why + greeting.said() + remedy, wanted, names, begun)
 
 
 __all__ = ["start"]
